@@ -1,0 +1,161 @@
+"""
+Actors: the class users derive from, and which of its methods are messages.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from actors.errors import InvalidArgument, nearest
+from actors.exit import Exit, Terminated
+
+if TYPE_CHECKING:
+    from actors.context import Context
+
+HOOKS = frozenset({"on_start", "on_stop", "on_terminated"})
+RESERVED = frozenset(
+    "ask tell stream options stop kill pinned is_alive wait_started wait_stopped member broadcast name".split()
+)
+"""Names that mean something on a `Ref`, so that no message can have them."""
+
+
+class Actor:
+    """
+    Base of all actors: an instance handles one message at a time.
+
+    Public methods are messages. `self.context` is there before `__init__` runs, and
+    subclasses need not call `super().__init__()`. Any exception that escapes a handler
+    goes to the caller and crashes the actor, unless its type stands in `expected`.
+    """
+
+    expected: ClassVar[tuple[type[BaseException], ...]] = ()
+    """Exception types that are answers, not crashes."""
+    mailbox: ClassVar[int] = 1000
+    """Messages that may wait; one more is refused with `MailboxFull`."""
+    concurrency: ClassVar[int] = 1
+    """Handlers that may run at the same time."""
+    own_thread: ClassVar[bool] = False
+    """True gives `__init__` and all `def` handlers one thread for life (sqlite, CUDA)."""
+    ask_timeout: ClassVar[float | None] = 5.0
+    """Seconds an ask waits for its outcome by default; None for ever."""
+    is_supervisor: ClassVar[bool] = False
+
+    context: Context
+
+    async def on_start(self) -> None:
+        """Runs after `__init__`, in the actor's own turn, before the first message."""
+
+    async def on_stop(self, exit: Exit) -> None:
+        """Runs on clean stops, within the shutdown time; never after a crash or a failed start."""
+
+    async def on_terminated(self, terminated: Terminated) -> None:
+        """A watched actor has ended for good. Ignored unless overridden."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, value in vars(cls).items():
+            if name in RESERVED and inspect.isfunction(value):
+                raise InvalidArgument(f"{cls.__name__}.{name}: the name {name!r} is taken by Ref; choose another")
+        _check_defaults(cls)
+
+
+MethodKind = Literal["async", "sync", "stream", "sync_stream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One message an actor understands."""
+
+    name: str
+    function: Callable[..., Any]
+    kind: MethodKind
+
+    def misfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """Why the arguments do not fit, or None."""
+        try:
+            inspect.signature(self.function).bind(None, *args, **kwargs)
+        except TypeError as error:
+            return str(error)
+        return None
+
+
+_tables: dict[type, dict[str, Method]] = {}
+
+
+def methods_of(cls: type) -> dict[str, Method]:
+    """
+    The messages of an actor class by name.
+
+    Functions without a leading underscore on the class or its bases below `Actor`;
+    hooks, properties and stored callables are none.
+    """
+    table = _tables.get(cls)
+    if table is None:
+        table = {name: method for name, method in _functions(cls).items() if not name.startswith("_") and name not in HOOKS}
+        _tables[cls] = table
+    return table
+
+
+def timer_methods_of(cls: type) -> dict[str, Method]:
+    """What timers may call: the messages, and private methods too."""
+    return {name: method for name, method in _functions(cls).items() if name not in HOOKS and not name.startswith("__")}
+
+
+def _functions(cls: type) -> dict[str, Method]:
+    found: dict[str, Method] = {}
+    for base in reversed(cls.__mro__):
+        if base is object or base is Actor or not issubclass(base, object):
+            continue
+        for name, value in vars(base).items():
+            if inspect.isfunction(value):
+                found[name] = Method(name, value, _kind_of(value))
+            else:
+                found.pop(name, None)
+    return found
+
+
+def _kind_of(function: Callable[..., Any]) -> MethodKind:
+    plain = inspect.unwrap(function)
+    if inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(plain):
+        return "stream"
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(plain):
+        return "async"
+    if inspect.isgeneratorfunction(plain):
+        return "sync_stream"
+    return "sync"
+
+
+def has_sync_methods(cls: type) -> bool:
+    """True when a handler of *cls* runs on a thread, so `__init__` does too."""
+    return any(method.kind in ("sync", "sync_stream") for method in methods_of(cls).values())
+
+
+def unknown_method(cls: type, name: str) -> str:
+    """One line about a method that is not there, with the nearest one that is."""
+    return f"{cls.__name__} has no method {name!r}{nearest(name, methods_of(cls))}"
+
+
+def check_class(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """`InvalidArgument` unless *cls* is an actor class and *args*, *kwargs* fit its constructor."""
+    if not (isinstance(cls, type) and issubclass(cls, Actor)):
+        raise InvalidArgument(f"actor_class={cls!r} is not a subclass of Actor")
+    try:
+        inspect.signature(cls).bind(*args, **kwargs)
+    except TypeError as error:
+        raise InvalidArgument(f"the arguments do not fit {cls.__name__}: {error}") from None
+
+
+def _check_defaults(cls: type[Actor]) -> None:
+    for field, value in (("mailbox", cls.mailbox), ("concurrency", cls.concurrency)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InvalidArgument(f"{cls.__name__}.{field}={value!r} must be an integer of at least 1")
+    timeout = cls.ask_timeout
+    if timeout is not None and (not isinstance(timeout, (int, float)) or math.isnan(timeout) or timeout <= 0):
+        raise InvalidArgument(f"{cls.__name__}.ask_timeout={timeout!r} must be seconds above 0, or None")
+    expected = cls.expected
+    if not isinstance(expected, tuple) or not all(isinstance(e, type) and issubclass(e, BaseException) for e in expected):
+        raise InvalidArgument(f"{cls.__name__}.expected={expected!r} must be a tuple of exception classes")

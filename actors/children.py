@@ -1,0 +1,131 @@
+"""
+Children: the lives of one actor's supervised children. What a supervisor is built on.
+
+It carries out orders and reports facts; it decides nothing. A child's name, mailbox
+and watchers outlive its restarts, until it is forgotten.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+from actors.context import Context
+from actors.errors import AlreadyStarted
+from actors.exit import Exit
+from actors.ref import Ref
+
+if TYPE_CHECKING:
+    from actors._cell import Cell
+
+
+class Reports(Protocol):
+    """Who hears what became of the children; called on the system's loop."""
+
+    def started(self, child_id: str) -> None: ...
+    def ignored(self, child_id: str) -> None: ...
+    def start_failed(self, child_id: str, exit: Exit) -> None: ...
+    def exited(self, child_id: str, exit: Exit, handled: int) -> None:
+        """A life ended by itself."""
+
+    def stopped(self, child_id: str, exit: Exit) -> None:
+        """A life ended because of `halt`."""
+
+
+class Children:
+    """The supervised children of the actor that *context* belongs to."""
+
+    def __init__(self, context: Context, reports: Reports) -> None:
+        self._life = context._life
+        self._reports = reports
+        self._cell_by_id: dict[str, Cell] = {}
+        self._id_by_cell: dict[Cell, str] = {}
+        self._halting: set[str] = set()
+
+    def start(
+        self,
+        child_id: str,
+        cls: type,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        start_timeout: float = math.inf,
+        shutdown: float = 5.0,
+        mailbox: int | None = None,
+        concurrency: int | None = None,
+    ) -> None:
+        """
+        Begin the next life of a child, its first one included.
+
+        A name that somebody else has is a failed start with `AlreadyStarted` as its cause.
+        """
+        cell = self._cell_by_id.get(child_id)
+        if cell is None:
+            system = self._life.cell.system
+            try:
+                cell = system._register(
+                    f"{self._life.cell.name}/{child_id}",
+                    cls,
+                    args,
+                    kwargs,
+                    parent=self._life,
+                    owner=self,
+                    mailbox=mailbox,
+                    concurrency=concurrency,
+                    shutdown=shutdown,
+                )
+            except AlreadyStarted as error:
+                self._reports.start_failed(child_id, Exit("start_failed", error))
+                return
+            self._cell_by_id[child_id] = cell
+            self._id_by_cell[cell] = child_id
+        cell.start(start_timeout)
+
+    def halt(self, child_id: str, exit: Exit, shutdown: float, *, keep_mailbox: bool) -> None:
+        """End a child's current life within *shutdown* seconds (0: at once, no `on_stop`); `stopped` reports it."""
+        cell = self._cell_by_id.get(child_id)
+        if cell is None or cell.state in ("down", "ended"):
+            self._reports.stopped(child_id, exit)
+            return
+        self._halting.add(child_id)
+        cell.stop(exit, shutdown, hand_back=not keep_mailbox)
+
+    def forget(self, child_id: str) -> None:
+        """End a child's registration: its name is free, its watchers are told."""
+        cell = self._cell_by_id.pop(child_id, None)
+        if cell is not None:
+            self._id_by_cell.pop(cell, None)
+            cell.end(cell.exit or Exit("shutdown"))
+
+    def ref(self, child_id: str) -> Ref[Any] | None:
+        """A ref to a child that was started, None for others."""
+        cell = self._cell_by_id.get(child_id)
+        return cell.ref() if cell is not None else None
+
+    # -- what cells report (`_cell.Owner`) ---------------------------------------------
+
+    def child_started(self, cell: Cell) -> None:
+        if (child_id := self._id_by_cell.get(cell)) is not None:
+            self._reports.started(child_id)
+
+    def child_ignored(self, cell: Cell) -> None:
+        if (child_id := self._id_by_cell.get(cell)) is not None:
+            self._reports.ignored(child_id)
+
+    def child_start_failed(self, cell: Cell, exit: Exit) -> None:
+        if (child_id := self._id_by_cell.get(cell)) is None:
+            return
+        if child_id in self._halting:
+            self._halting.discard(child_id)
+            self._reports.stopped(child_id, exit)
+        else:
+            self._reports.start_failed(child_id, exit)
+
+    def child_exited(self, cell: Cell, exit: Exit, handled: int) -> None:
+        if (child_id := self._id_by_cell.get(cell)) is None:
+            return
+        if child_id in self._halting:
+            self._halting.discard(child_id)
+            self._reports.stopped(child_id, exit)
+        else:
+            self._reports.exited(child_id, exit, handled)

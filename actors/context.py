@@ -1,0 +1,179 @@
+"""
+Contexts: what an actor knows about itself and may ask of the runtime, as `self.context`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from actors._message import current_message
+from actors.actor import timer_methods_of
+from actors.deadline import Deadline
+from actors.errors import ActorStopped, InvalidArgument, nearest
+from actors.exit import Exit
+from actors.ref import Ref, method_name
+
+if TYPE_CHECKING:
+    from actors._cell import Cell
+    from actors._life import Life
+    from actors.system import ActorSystem
+
+
+class Context:
+    """One life of one actor, seen from inside. Belongs to that life: a restart makes a new one."""
+
+    __slots__ = ("_life", "_log")
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        self._log: Any = None
+
+    @property
+    def ref(self) -> Ref[Any]:
+        """This actor, across its restarts."""
+        return self._cell.ref()
+
+    @property
+    def name(self) -> str:
+        """This actor's name."""
+        return self._cell.name
+
+    @property
+    def incarnation(self) -> int:
+        """Which life this is: 1, 2, 3, …"""
+        return self._life.incarnation
+
+    @property
+    def parent(self) -> Ref[Any] | None:
+        """Who started this actor, None at the top."""
+        parent = self._cell.parent
+        return parent.cell.ref() if parent is not None else None
+
+    @property
+    def sender(self) -> Ref[Any] | None:
+        """Who sent the message being handled, pinned; None when no actor did."""
+        message = current_message.get()
+        if message is None or message.sender is None:
+            return None
+        return message.sender if isinstance(message.sender, Ref) else message.sender.ref().pinned()
+
+    @property
+    def deadline(self) -> Deadline | None:
+        """When the answer to the message being handled is due; None when never."""
+        message = current_message.get()
+        return Deadline(message.deadline_at) if message is not None and message.deadline_at != float("inf") else None
+
+    @property
+    def log(self) -> Any:
+        """A structlog logger bound to this actor."""
+        if self._log is None:
+            from actors.events import logger
+
+            self._log = logger(actor=self.name, incarnation=self.incarnation)
+        return self._log
+
+    @property
+    def system(self) -> ActorSystem:
+        """The system of this process."""
+        return self._cell.system
+
+    def spawn(self, cls: type, /, *args: Any, **kwargs: Any) -> Ref[Any]:
+        """
+        Start a temporary child and return at once.
+
+        It ends with this actor, and is gone when it ends; who wants restarts spawns a
+        `Supervisor`. `AlreadyStarted` for a taken name.
+        """
+        return self._spawn(cls, args, kwargs)
+
+    def options(self, **options: Any) -> ContextOptions:
+        """`spawn` with `name=, mailbox=, concurrency=`, and `after`/`every` with `key=`."""
+        return ContextOptions(self, options)
+
+    def watch(self, ref: Ref[Any]) -> None:
+        """
+        Have `on_terminated` called, once, when *ref* has ended for good.
+
+        At once for what has ended already or never was. Watching twice is watching once.
+        """
+        self._cell.system._watch(self._life, ref)
+
+    def unwatch(self, ref: Ref[Any]) -> None:
+        """Undo `watch`; a notice that waits in the mailbox is dropped too."""
+        self._cell.system._unwatch(self._life, ref)
+
+    def service(self, name: str) -> Any:
+        """The service *name* of this actor's app. `NotFound` at once for an unknown one, or without an app."""
+        return self._cell.system.service(name)
+
+    def after(self, delay: float, method: Any, /, *args: Any) -> TimerHandle:
+        """Send *method* (bound method or name, private ones too) to oneself in *delay* seconds. Ends with this life."""
+        return self._start_timer(None, delay, None, method, args)
+
+    def every(self, period: float, method: Any, /, *args: Any) -> TimerHandle:
+        """Send *method* to oneself every *period* seconds. A tick still waiting in the mailbox is not sent twice."""
+        return self._start_timer(None, period, period, method, args)
+
+    def stop(self, kind: str = "normal", detail: Any = None) -> None:
+        """End this actor once the running handler has returned and its answer is sent."""
+        self._life.request_stop(Exit(kind, detail))  # type: ignore[arg-type]
+
+    @property
+    def _cell(self) -> Cell:
+        return self._life.cell
+
+    def _spawn(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], **options: Any) -> Ref[Any]:
+        return self._cell.system._spawn(cls, args, kwargs, parent=self._life, **options)
+
+    def _start_timer(self, key: Any, delay: float, period: float | None, method: Any, args: tuple[Any, ...]) -> TimerHandle:
+        for name, value in (("delay", delay), ("period", period)):
+            if value is not None and not (isinstance(value, (int, float)) and value >= 0):
+                raise InvalidArgument(f"{name}={value!r} must be seconds, 0 or more")
+        name = method_name(method)
+        known = timer_methods_of(self._cell.cls)
+        if name not in known:
+            raise InvalidArgument(f"{self._cell.cls.__name__} has no method {name!r} for a timer{nearest(name, known)}")
+        if self._life.is_over:
+            raise ActorStopped(f"{self.name} has ended; it can start no timers")
+        return self._life.start_timer(key, delay, period, name, args)
+
+
+class ContextOptions:
+    """`context.options(…)`: the same verbs with options of ours beside the user's arguments."""
+
+    __slots__ = ("_context", "_options")
+
+    def __init__(self, context: Context, options: dict[str, Any]) -> None:
+        known = ("name", "mailbox", "concurrency", "key")
+        for option in options:
+            if option not in known:
+                raise InvalidArgument(f"options({option}=…) is unknown{nearest(option, known)}")
+        self._context = context
+        self._options = options
+
+    def spawn(self, cls: type, /, *args: Any, **kwargs: Any) -> Ref[Any]:
+        """`Context.spawn` with these options."""
+        options = {name: value for name, value in self._options.items() if name != "key"}
+        return self._context._spawn(cls, args, kwargs, **options)
+
+    def after(self, delay: float, method: Any, /, *args: Any) -> TimerHandle:
+        """`Context.after`; a timer of the same *key* is replaced."""
+        return self._context._start_timer(self._options.get("key"), delay, None, method, args)
+
+    def every(self, period: float, method: Any, /, *args: Any) -> TimerHandle:
+        """`Context.every`; a timer of the same *key* is replaced."""
+        return self._context._start_timer(self._options.get("key"), period, period, method, args)
+
+
+class TimerHandle:
+    """A running timer."""
+
+    __slots__ = ("_cancel",)
+
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self._cancel = cancel
+
+    def cancel(self) -> None:
+        """Send no more. A tick that waits in the mailbox is still handled."""
+        self._cancel()

@@ -1,0 +1,245 @@
+"""
+Refs: how actors are named and called, from any process of the app.
+
+A `Ref` is logical: a name and the uid of its registration. It survives restarts and
+travels in messages; `pinned()` binds it to one incarnation.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from actors.errors import InvalidArgument, nearest
+from actors.exit import Exit
+from actors.reply import Reply
+
+if TYPE_CHECKING:
+    from actors._cell import Cell
+    from actors.system import ActorSystem
+
+A = TypeVar("A")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ORDER_TIMEOUT = None
+"""Orders have no deadline: once accepted they are carried out whatever becomes of the caller."""
+
+_UNCHANGED: Any = object()
+
+decoding = threading.local()
+"""`decoding.system`: where refs that are being unpickled on this thread belong."""
+
+
+class Ref(Generic[A]):
+    """
+    A handle on one actor. Public methods of its class can be called on it directly.
+
+    Every operation returns a `Reply` and has been sent when it returns. Two refs are
+    equal when name, registration and pin are equal.
+    """
+
+    __slots__ = ("_cell", "_detached", "_home", "_name", "_pin", "_system", "_timeout", "_timeout_given", "_uid")
+
+    def __init__(
+        self,
+        system: ActorSystem | None,
+        name: str,
+        uid: int,
+        home: str,
+        *,
+        pin: int = 0,
+        timeout: float | None = 5.0,
+        timeout_given: bool = False,
+        detached: bool = False,
+        cell: Cell | None = None,
+    ) -> None:
+        self._system = system
+        self._name = name
+        self._uid = uid
+        """0: whoever has the name now."""
+        self._home = home
+        """The address of the process it lives in; empty when the system's directory knows."""
+        self._pin = pin
+        self._timeout = timeout
+        self._timeout_given = timeout_given
+        self._detached = detached
+        """True for orders: they inherit no deadline."""
+        self._cell = cell
+
+    # -- messages ------------------------------------------------------------------
+
+    def __getattr__(self, method: str) -> Callable[..., Reply[Any]]:
+        if method.startswith("_"):
+            raise AttributeError(method)
+        return _Method(self, method)
+
+    @overload
+    def ask(
+        self, method: Callable[Concatenate[A, P], Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Reply[R]: ...
+    @overload
+    def ask(self, method: Callable[Concatenate[A, P], R], /, *args: P.args, **kwargs: P.kwargs) -> Reply[R]: ...
+    @overload
+    def ask(self, method: str, /, *args: Any, **kwargs: Any) -> Reply[Any]: ...
+    def ask(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[Any]:
+        """
+        Call *method* (the function, or its name) and get its outcome.
+
+        Fails with the handler's exception, or with `DeadlineExceeded`, `Unavailable`,
+        `ActorStopped`, `NotFound`, `UnknownMethod`, `InvalidArgument`, `MailboxFull`,
+        `StartFailed`, `SerializationError`. The timeout is the class's `ask_timeout`
+        (5 s), or what `options(timeout=…)` says.
+        """
+        return self._bound()._ask(self, method_name(method), args, kwargs)
+
+    @overload
+    def tell(
+        self, method: Callable[Concatenate[A, P], Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Reply[None]: ...
+    @overload
+    def tell(self, method: str, /, *args: Any, **kwargs: Any) -> Reply[None]: ...
+    def tell(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[None]:
+        """
+        Send *method* and forget it: at most once, in order per sender and receiver.
+
+        The reply resolves when the mailbox took the message and fails when it did not;
+        nobody has to look at it: an unread refusal is a dead letter.
+        """
+        return self._bound()._tell(self, method_name(method), args, kwargs)
+
+    @overload
+    def stream(
+        self, method: Callable[Concatenate[A, P], AsyncGenerator[R, Any]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Reply[R]: ...
+    @overload
+    def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Reply[Any]: ...
+    def stream(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[Any]:
+        """Call a method that is a stream; read the reply with `async for` or `for`. The timeout (30 s) is between items."""
+        reply = self.ask(method, *args, **kwargs)
+        reply._begin_reading()
+        return reply
+
+    def options(self, *, timeout: float | None = _UNCHANGED) -> Ref[A]:
+        """The same ref with another *timeout* (seconds; None waits for ever) for its asks and streams."""
+        if timeout is _UNCHANGED:
+            return self
+        check_timeout(timeout)
+        return self._with(timeout=timeout, timeout_given=True)
+
+    # -- the actor itself ------------------------------------------------------------
+
+    def pinned(self) -> Ref[A]:
+        """A ref to this incarnation alone: calls to a later one fail with `ActorStopped`. The actor must be known here."""
+        incarnation = self._pin or self._bound()._incarnation_of(self)
+        return self._with(pin=incarnation)
+
+    def is_alive(self) -> Reply[bool]:
+        """Whether the actor runs, or is being restarted. Never fails for one that is gone: that is False."""
+        return self._bound()._control(self, "$is_alive", (), timeout=5.0)
+
+    def wait_started(self) -> Reply[bool]:
+        """True when `on_start` has returned, False when it said `Ignore`; fails with `StartFailed`. No deadline."""
+        return self._bound()._control(self, "$wait_started", ())
+
+    def wait_stopped(self) -> Reply[Exit]:
+        """The exit with which the actor ended for good; at once for one that has. No deadline."""
+        return self._bound()._control(self, "$wait_stopped", ())
+
+    def stop(self, kind: str = "shutdown") -> Reply[None]:
+        """
+        End the actor in order: the running handler may finish within the shutdown time, `on_stop` runs.
+
+        Resolves when this life has ended. An exit like any other: a supervisor restarts the
+        actor if its restart type says so.
+        """
+        return self._bound()._control(self, "$stop", (str(Exit(kind).kind),))  # type: ignore[arg-type]
+
+    def kill(self) -> Reply[None]:
+        """End the actor at once, without `on_stop`; the running handler is cancelled."""
+        return self._bound()._control(self, "$kill", ())
+
+    # -- identity ----------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Ref):
+            return NotImplemented
+        return (self._name, self._uid, self._pin) == (other._name, other._uid, other._pin)
+
+    def __hash__(self) -> int:
+        return hash((self._name, self._uid, self._pin))
+
+    def __repr__(self) -> str:
+        pin = f"@{self._pin}" if self._pin else ""
+        return f"<Ref {self._name}{pin}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        home = self._home or (self._bound()._home_of(self) if self._system is not None else "")
+        flags = (self._pin, self._timeout, self._timeout_given, self._detached)
+        return _unpickled, (self._name, self._uid, home, flags)
+
+    def _with(self, **changes: Any) -> Ref[A]:
+        values = {
+            "pin": self._pin,
+            "timeout": self._timeout,
+            "timeout_given": self._timeout_given,
+            "detached": self._detached,
+            "cell": self._cell,
+            **changes,
+        }
+        return type(self)(self._system, self._name, self._uid, self._home, **values)
+
+    def _bound(self) -> ActorSystem:
+        if self._system is None:
+            from actors.system import current_system
+
+            self._system = current_system()
+        return self._system
+
+
+class _Method:
+    """`ref.cook`: a method of an actor, ready to be called."""
+
+    __slots__ = ("_name", "_ref")
+
+    def __init__(self, ref: Ref[Any], name: str) -> None:
+        self._ref = ref
+        self._name = name
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Reply[Any]:
+        ref = self._ref
+        return (ref._system or ref._bound())._ask(ref, self._name, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<method {self._ref._name}.{self._name}>"
+
+    def __getattr__(self, attribute: str) -> Any:
+        # `ref.name` where an attribute was meant: say what refs have.
+        hint = nearest(self._name, ("options", "pinned", "stop", "kill", "is_alive", "wait_started", "wait_stopped"))
+        raise AttributeError(f"{self._name!r} of {self._ref!r} is a remote method; call it to send it{hint}")
+
+
+def _unpickled(name: str, uid: int, home: str, flags: tuple[int, float | None, bool, bool]) -> Ref[Any]:
+    pin, timeout, given, detached = flags
+    system = getattr(decoding, "system", None)
+    return Ref(system, name, uid, home, pin=pin, timeout=timeout, timeout_given=given, detached=detached)
+
+
+def method_name(method: Any) -> str:
+    """The name of a method given as function or string. `InvalidArgument` for anything else."""
+    if type(method) is str:
+        return method
+    name = getattr(method, "__name__", None)
+    if not callable(method) or not isinstance(name, str):
+        raise InvalidArgument(f"method={method!r} is neither a method of the actor's class nor its name")
+    return name
+
+
+def check_timeout(timeout: Any) -> None:
+    """`InvalidArgument` unless *timeout* is None or a number of seconds above 0."""
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or math.isnan(timeout) or timeout <= 0:
+        raise InvalidArgument(f"timeout={timeout!r} must be a number of seconds above 0, or None to wait for ever")

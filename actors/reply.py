@@ -1,0 +1,322 @@
+"""
+Replies: what every operation returns, for async and sync code alike.
+
+A `Reply` is settled exactly once, by whichever thread learns the outcome, and may
+be read many times from any loop or thread. A stream's reply carries items until it
+is settled. Not a `concurrent.futures.Future`: one of those costs 30 µs to await
+from a loop, this one about 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
+
+from actors._loop import inbox_of, running_loop
+from actors._threads import waiting
+from actors.errors import Cancelled, DeadlineExceeded, DeadlockError
+
+T = TypeVar("T")
+
+_NOT_YET: Any = object()
+
+# Exceptions that came out of a Reply carry this attribute: escaping a handler
+# unchanged they are an answer, not a crash (`is_passed_through`).
+_MARK = "_understudy_came_from_a_reply"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """How an operation ended: a value, or an error that was not raised."""
+
+    value: T | None = None
+    error: BaseException | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True when there is a value."""
+        return self.error is None
+
+    def unwrap(self) -> T:
+        """The value; raises the error."""
+        if self.error is not None:
+            raise self.error
+        return cast(T, self.value)
+
+
+class Reply(Generic[T]):
+    """
+    The outcome of something that was started: `await` it, or `.result()` it in sync code.
+
+    A stream is read with `async for` or `for` instead, once; leaving the loop early
+    ends it at the far end. `await` on a stream and `async for` on a value are a
+    `TypeError` that names the other.
+    """
+
+    __slots__ = ("__weakref__", "_done", "_error", "_items", "_read", "_value", "_waiters")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._read = False
+        self._value: Any = _NOT_YET
+        self._error: BaseException | None = None
+        self._items: deque[Any] | None = None
+        self._waiters: list[Callable[[], None]] = []
+
+    # -- reading -------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        """True once the outcome is known. Does not count as looking at it."""
+        return self._done
+
+    def __await__(self) -> Generator[Any, None, T]:
+        while not self._done and self._items is None:
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[None] = loop.create_future()
+            self._add_waiter(partial(_wake_loop, loop, future))
+            try:
+                yield from future
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+        return self._unwrap()
+
+    def result(self, timeout: float | None = None) -> T:
+        """
+        Wait in this thread for the value and return it; raise the error.
+
+        *timeout* (seconds, default none) bounds this wait only: when it runs out
+        `DeadlineExceeded` is raised and the call goes on. On the thread of the
+        system's own loop this raises `DeadlockError` at once: await there.
+        """
+        self._wait(timeout, lambda: self._done or self._items is not None)
+        return self._unwrap()
+
+    def outcome(self, timeout: float | None = None) -> Outcome[T]:
+        """Like `result`, as an `Outcome` that does not raise the operation's error."""
+        self._wait(timeout, lambda: self._done or self._items is not None)
+        try:
+            return Outcome(value=self._unwrap())
+        except BaseException as error:
+            if error is not self._error:
+                raise
+            return Outcome(error=error)
+
+    def cancel(self) -> None:
+        """Cancel the operation, at its far end too. Nothing happens once it is settled."""
+        self._reject(Cancelled("cancelled by the caller"))
+
+    def add_done_callback(self, callback: Callable[[Reply[T]], None]) -> None:
+        """Call *callback(reply)* when it is settled, on the thread that settles it; at once if it is."""
+        self._add_waiter(partial(self._call_when_done, callback))
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return _StreamReader(self)
+
+    def __iter__(self) -> Iterator[Any]:
+        return _StreamReader(self)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a Reply is not an answer yet: await it, or call .result()")
+
+    def __repr__(self) -> str:
+        state = "pending" if not self._done else "failed" if self._error is not None else "done"
+        return f"<{type(self).__name__} {self._describe()} {state}>"
+
+    # -- settling (the runtime's side) -----------------------------------------
+
+    def _resolve(self, value: Any) -> None:
+        if self._done:
+            return
+        self._value = value
+        self._done = True
+        self._wake()
+
+    def _reject(self, error: BaseException) -> None:
+        if self._done:
+            return
+        self._error = error
+        self._done = True
+        self._wake()
+
+    def _push(self, item: Any) -> None:
+        """One more item of a stream."""
+        if self._done:
+            return
+        if self._items is None:
+            self._items = deque()
+        self._items.append(item)
+        self._wake()
+
+    def _finish(self) -> None:
+        """The stream ended well."""
+        if self._items is None:
+            self._items = deque()
+        self._resolve(None)
+
+    # -- inside ----------------------------------------------------------------
+
+    def _describe(self) -> str:
+        return ""
+
+    def _begin_reading(self) -> None:
+        """A reader iterates: from here the timeout is the one between items."""
+
+    def _unwrap(self) -> T:
+        self._read = True
+        if self._error is not None:
+            try:
+                object.__setattr__(self._error, _MARK, True)
+            except (AttributeError, TypeError):
+                pass  # an exception class that allows no attributes: its escape counts as a crash
+            raise self._error
+        if self._items is not None:
+            raise TypeError(f"{self._describe() or 'this'} is a stream: read it with `async for` (or `for`), not `await`")
+        return cast(T, self._value)
+
+    def _add_waiter(self, wake: Callable[[], None]) -> None:
+        # Lock-free: list operations are atomic, and whoever pops a waiter runs it.
+        self._waiters.append(wake)
+        if self._done:
+            self._wake()
+
+    def _wake(self) -> None:
+        waiters = self._waiters
+        for _ in range(len(waiters)):
+            try:
+                wake = waiters.pop(0)
+            except IndexError:
+                return
+            wake()
+
+    def _call_when_done(self, callback: Callable[[Reply[T]], None]) -> None:
+        if self._done:
+            callback(self)
+        else:  # woken for a stream's item
+            self._add_waiter(partial(self._call_when_done, callback))
+
+    def _would_block_itself(self) -> bool:
+        """True on the one thread that must not wait for this reply."""
+        return False
+
+    def _expire_if_due(self) -> None:
+        """Settle by deadline, should the loop that watches deadlines be busy."""
+
+    def _due_at(self) -> float | None:
+        """The monotonic instant of the operation's own deadline."""
+        return None
+
+    def _wait(self, timeout: float | None, ready: Callable[[], bool]) -> None:
+        if ready():
+            return
+        if self._would_block_itself():
+            raise DeadlockError(f"{self._describe() or 'this reply'} would wait for itself: await it")
+        give_up_at = None if timeout is None else time.monotonic() + timeout
+        with waiting():
+            while not ready():
+                lock = threading.Lock()
+                lock.acquire()
+                self._add_waiter(lock.release)
+                if self._acquire(lock, give_up_at) or ready():
+                    continue
+                if give_up_at is not None and give_up_at <= time.monotonic():
+                    raise DeadlineExceeded(f"{self._describe() or 'this'} gave no result within {timeout:g} s")
+                self._expire_if_due()
+
+    def _acquire(self, lock: threading.Lock, give_up_at: float | None) -> bool:
+        instants = [at for at in (give_up_at, self._due_at()) if at is not None]
+        if not instants:
+            return lock.acquire()
+        return lock.acquire(timeout=min(max(0.0, min(instants) - time.monotonic()) + 0.001, threading.TIMEOUT_MAX))
+
+
+def settled(value: Any = None) -> Reply[Any]:
+    """A reply that has its value already."""
+    reply: Reply[Any] = Reply()
+    reply._resolve(value)
+    return reply
+
+
+def failed(error: BaseException) -> Reply[Any]:
+    """A reply that has failed already."""
+    reply: Reply[Any] = Reply()
+    reply._reject(error)
+    return reply
+
+
+def is_passed_through(error: BaseException) -> bool:
+    """True for an exception that came out of a `Reply` unchanged, also inside a group of only such."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_passed_through(inner) for inner in error.exceptions)
+    return getattr(error, _MARK, False) is True
+
+
+def _wake_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    if running_loop() is loop:
+        _set(future)
+    else:
+        inbox_of(loop).post(_set, future)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class _StreamReader:
+    """The one reader of a stream. Dropping it before the end cancels the stream."""
+
+    __slots__ = ("_reply",)
+
+    def __init__(self, reply: Reply[Any]) -> None:
+        self._reply = reply
+        reply._begin_reading()
+
+    def __aiter__(self) -> _StreamReader:
+        return self
+
+    def __iter__(self) -> _StreamReader:
+        return self
+
+    async def __anext__(self) -> Any:
+        reply = self._reply
+        while not (reply._items or reply._done):
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[None] = loop.create_future()
+            reply._add_waiter(partial(_wake_loop, loop, future))
+            try:
+                await future
+            except asyncio.CancelledError:
+                reply.cancel()
+                raise
+        return self._take(StopAsyncIteration)
+
+    def __next__(self) -> Any:
+        reply = self._reply
+        reply._wait(None, lambda: bool(reply._items) or reply._done)
+        return self._take(StopIteration)
+
+    def _take(self, end: type[Exception]) -> Any:
+        reply = self._reply
+        if reply._items:
+            return reply._items.popleft()
+        reply._read = True
+        if reply._error is not None:
+            reply._unwrap()
+        if reply._items is None:
+            raise TypeError(f"{reply._describe() or 'this'} is a value: await it (or call .result()), it is no stream")
+        raise end
+
+    def __del__(self) -> None:
+        reply = self._reply
+        if not reply._done:
+            reply._read = True
+            reply.cancel()
+

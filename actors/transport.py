@@ -1,0 +1,53 @@
+"""
+Transports: how frames get from one process to another.
+
+A transport has one inbox, which listens on its address, and opens links to other
+inboxes. A link carries frames in order and never redials: an address belongs to
+one process life, so a link that closed is over. Two implementations pass one
+contract suite: nng sockets, and memory inside one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+Receive = Callable[[list[bytes]], None]
+"""Takes frames on the transport's receiving thread: all that were there, in order."""
+
+
+class LinkLost(Exception):
+    """Nobody listens there, or the link has closed."""
+
+
+class Link(Protocol):
+    """A one-way connection to another process's inbox."""
+
+    def open(self, timeout: float) -> None:
+        """Connect, blocking. `LinkLost` when nobody listens, or not within *timeout* seconds."""
+
+    def send_nowait(self, frame: bytes) -> bool:
+        """Send without blocking; False when it would block. `LinkLost` once the link is down."""
+
+    def send(self, frame: bytes) -> None:
+        """Send, blocking until it is taken. `LinkLost` when the link goes down meanwhile."""
+
+    def close(self) -> None:
+        """Close; wakes whoever blocks in it. Closing twice is fine."""
+
+
+class Transport(Protocol):
+    """One process's end of the message path."""
+
+    @property
+    def address(self) -> str:
+        """Where this process listens; valid after `listen`."""
+
+    def listen(self, receive: Receive) -> None:
+        """Open the inbox and call *receive* from its thread from now on."""
+
+    def link(self, address: str, on_lost: Callable[[], None]) -> Link:
+        """A link to *address*, not yet open. *on_lost* may come from any thread, at most once."""
+
+    def close(self) -> None:
+        """Close the inbox and leave nothing behind. Closing twice is fine."""

@@ -1,0 +1,140 @@
+"""
+The wire: frames and envelopes, as pure functions of bytes.
+
+    frame     magic, version, flags, receiver id, sender id, sequence, lengths
+              MAC over everything else of the frame
+              the sender's address
+              envelopes
+    envelope  kind, codec, call id, length, body
+
+The MAC is checked before anything behind it is looked at. Each body is encoded by
+itself, so one bad message does not harm its neighbours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+MAGIC = b"US"
+VERSION = 1
+MAX_FRAME = 64 * 1024 * 1024
+"""Bytes. Larger frames are refused by the sender, and by the receiver's socket."""
+
+_HEADER = struct.Struct("!2sBBQQQHI")
+_ENVELOPE = struct.Struct("!BBxxQI")
+_MAC_SIZE = 16
+FRAME_OVERHEAD = _HEADER.size + _MAC_SIZE
+ENVELOPE_OVERHEAD = _ENVELOPE.size
+
+
+class Kind(IntEnum):
+    """What an envelope is."""
+
+    ASK = 1
+    TELL = 2
+    VALUE = 3
+    ERROR = 4
+    ITEM = 5
+    END = 6
+    CANCEL = 7
+    TAKEN = 8
+    REFUSED = 9
+    WATCH = 10
+    UNWATCH = 11
+    TERMINATED = 12
+
+
+class Codec(IntEnum):
+    """How an envelope's body is encoded. Foreign doors speak JSON and never unpickle."""
+
+    PICKLE = 0
+    JSON = 1
+
+
+class Envelope(NamedTuple):
+    """One message inside a frame, its body still encoded."""
+
+    kind: int
+    codec: int
+    call_id: int
+    body: bytes
+
+
+class Frame(NamedTuple):
+    """A frame that passed every check, its envelopes still encoded."""
+
+    sender: int
+    sequence: int
+    address: str
+    body: memoryview
+
+
+class BadFrame(Exception):
+    """Bytes that are no frame of ours, with the reason in one word for the counters."""
+
+
+class Sealer:
+    """Writes and verifies frames with one key."""
+
+    __slots__ = ("_mac",)
+
+    def __init__(self, key: bytes) -> None:
+        # A keyed hash is set up once and copied per frame: 0.6 µs instead of 1.1 for 200 bytes.
+        self._mac = hashlib.blake2b(key=key, digest_size=_MAC_SIZE, person=b"understudy.frame")
+
+    def seal(self, receiver: int, sender: int, sequence: int, address: bytes, envelopes: Iterable[bytes]) -> bytes:
+        """One frame of *envelopes* (each made by `envelope`)."""
+        body = b"".join(envelopes)
+        header = _HEADER.pack(MAGIC, VERSION, 0, receiver, sender, sequence, len(address), len(body))
+        mac = self._mac.copy()
+        mac.update(header)
+        mac.update(address)
+        mac.update(body)
+        return b"".join((header, mac.digest(), address, body))
+
+    def open(self, data: bytes, receiver: int) -> Frame:
+        """The frame in *data*. `BadFrame` unless it is whole, for *receiver*, and sealed with our key."""
+        if len(data) < FRAME_OVERHEAD:
+            raise BadFrame("truncated")
+        magic, version, _flags, to, sender, sequence, address_size, body_size = _HEADER.unpack_from(data)
+        if magic != MAGIC:
+            raise BadFrame("magic")
+        if version != VERSION:
+            raise BadFrame("version")
+        if len(data) != FRAME_OVERHEAD + address_size + body_size:
+            raise BadFrame("length")
+        view = memoryview(data)
+        mac = self._mac.copy()
+        mac.update(view[: _HEADER.size])
+        mac.update(view[FRAME_OVERHEAD:])
+        if not hmac.compare_digest(mac.digest(), view[_HEADER.size : FRAME_OVERHEAD]):
+            raise BadFrame("mac")
+        if to != receiver:
+            raise BadFrame("receiver")
+        address = str(view[FRAME_OVERHEAD : FRAME_OVERHEAD + address_size], "ascii")
+        return Frame(sender, sequence, address, view[FRAME_OVERHEAD + address_size :])
+
+
+def envelope(kind: int, codec: int, call_id: int, body: bytes) -> bytes:
+    """An envelope as bytes."""
+    return _ENVELOPE.pack(kind, codec, call_id, len(body)) + body
+
+
+def envelopes(body: memoryview) -> Iterator[Envelope]:
+    """The envelopes of a verified frame's body. `BadFrame` where the lengths do not add up."""
+    at = 0
+    size = len(body)
+    while at < size:
+        if size - at < _ENVELOPE.size:
+            raise BadFrame("envelope")
+        kind, codec, call_id, length = _ENVELOPE.unpack_from(body, at)
+        at += _ENVELOPE.size
+        if size - at < length:
+            raise BadFrame("envelope")
+        yield Envelope(kind, codec, call_id, bytes(body[at : at + length]))
+        at += length
