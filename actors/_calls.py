@@ -70,6 +70,9 @@ class Call(Reply[Any]):
     def _answer_error(self, error: BaseException) -> None:
         self.system._calls.fail(self, error)
 
+    def _answer_refused(self, error: BaseException) -> None:
+        self.system._calls.refuse(self, error)
+
     def _answer_item(self, item: Any) -> None:
         self.expect_item()
         self._push(item)
@@ -81,7 +84,7 @@ class Call(Reply[Any]):
     def never_sent(self, reason: str) -> None:
         """Its envelope did not leave this process (`_peers.Unsent`)."""
         error = Unavailable(f"{self._describe()} was never sent: {reason}", may_have_run=False, reason=reason)
-        self.system._calls.fail(self, error)
+        self.system._calls.refuse(self, error)
 
     def _begin_reading(self) -> None:
         if not self._done:
@@ -138,12 +141,16 @@ class Calls:
         return self._by_id.get(call_id)
 
     def fail(self, call: Call, error: BaseException) -> None:
-        """Settle *call* with *error*, or let it go another way."""
+        """Settle *call* with *error*."""
+        if self.take(call.call_id) is not None:
+            call._reject(error)
+
+    def refuse(self, call: Call, error: BaseException) -> None:
+        """*call* certainly never ran: let it go another way, else settle it with *error*."""
         if self.take(call.call_id) is None:
             return
-        if call.reroute is not None and call.reroute(call, error):
-            return
-        call._reject(error)
+        if call.reroute is None or not call.reroute(call, error):
+            call._reject(error)
 
     def cancel(self, call: Call) -> None:
         """The caller no longer wants it."""

@@ -75,7 +75,7 @@ TEMPORARY = Temporary()
 class Cell:
     """One registered actor. Loop thread only."""
 
-    __slots__ = ("_refuses", "_starting", "_stopped", "args", "cls", "concurrency", "exit", "incarnation", "kwargs", "life", "mailbox", "name", "owner", "parent", "shutdown", "state", "system", "uid", "watchers")
+    __slots__ = ("_refuses", "_starting", "_stopped", "args", "cls", "concurrency", "exit", "incarnation", "kwargs", "life", "mailbox", "name", "owner", "parent", "roams", "shutdown", "state", "system", "uid", "watchers")
 
     def __init__(
         self,
@@ -92,6 +92,7 @@ class Cell:
         concurrency: int,
         shutdown: float,
         incarnation: int = 0,
+        roams: bool = False,
     ) -> None:
         self.system = system
         self.name = name
@@ -106,6 +107,8 @@ class Cell:
         self.shutdown = shutdown
         self.incarnation = incarnation
         """Lives begun so far; the first is 1."""
+        self.roams = roams
+        """True for members of services: refs to it ask the directory where it lives."""
         self.life: Life | None = None
         self.state = DOWN
         self.exit: Exit | None = None
@@ -123,7 +126,7 @@ class Cell:
             self.system,
             self.name,
             self.uid,
-            self.system.address,
+            "" if self.roams else self.system.address,
             timeout=getattr(cls, "ask_timeout", 5.0),
             detached=getattr(cls, "is_supervisor", False),
             cell=self,
@@ -556,13 +559,13 @@ class Cell:
         self.system._counts.refused += 1
         self.system._dead_letter(self.name, message, reason)
         if message.answer is not None:
-            message.answer._answer_error(error)
+            message.answer._answer_refused(error)
 
     def _dead_letter(self, message: Message, reason: str, error: ActorError | None) -> None:
         self.system._counts.dead_lettered += 1
         self.system._emit(DeadLettered(self.name, message.sender_name, message.method, reason))
         if message.answer is not None and error is not None:
-            message.answer._answer_error(error)
+            message.answer._answer_refused(error)
 
 
 def _out_of_time(message: Message) -> None:

@@ -28,6 +28,9 @@ class Answer(Protocol):
 
     def _answer(self, value: Any) -> None: ...
     def _answer_error(self, error: BaseException) -> None: ...
+    def _answer_refused(self, error: BaseException) -> None:
+        """It certainly never ran, so it may go to somebody else."""
+
     def _answer_item(self, item: Any) -> None: ...
     def _answer_end(self) -> None: ...
 
@@ -86,6 +89,7 @@ class NoAnswer:
 
     def _answer(self, value: Any) -> None: ...
     def _answer_error(self, error: BaseException) -> None: ...
+    def _answer_refused(self, error: BaseException) -> None: ...
     def _answer_item(self, item: Any) -> None: ...
     def _answer_end(self) -> None: ...
 
@@ -113,6 +117,10 @@ class RemoteAnswer:
     def _answer_error(self, error: BaseException) -> None:
         self._peer.serving.pop(self._call_id, None)
         self._send(Kind.ERROR, self._encode_error(error))
+
+    def _answer_refused(self, error: BaseException) -> None:
+        self._peer.serving.pop(self._call_id, None)
+        self._send(Kind.REFUSED_ASK, self._encode_error(error))
 
     def _finish(self, kind: Kind, value: Any) -> None:
         self._peer.serving.pop(self._call_id, None)
@@ -146,7 +154,7 @@ class RemoteTell(NoAnswer):
         self._peer = peer
         self._tell_id = tell_id
 
-    def _answer_error(self, error: BaseException) -> None:
+    def _answer_refused(self, error: BaseException) -> None:
         self._system._send_back(self._peer, Kind.REFUSED, Codec.PICKLE, self._tell_id, _pickle.dumps(_pickle.encode_error(error)))
 
 

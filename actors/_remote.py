@@ -92,7 +92,7 @@ class Remote:
             call.peer = peer
             peer.put(envelope(Kind.ASK, self._codec, call.call_id, body), call)
         except OutboxFull as error:
-            self._system._calls.fail(call, MailboxFull(f"the way to {ref._name} is full: {error}"))
+            self._system._calls.refuse(call, MailboxFull(f"the way to {ref._name} is full: {error}"))
         except ActorError as error:
             self._system._calls.fail(call, error)
         else:
@@ -226,6 +226,8 @@ class Remote:
         kind = one.kind
         if kind in (Kind.VALUE, Kind.ERROR, Kind.ITEM, Kind.END):
             self._settle(one)
+        elif kind == Kind.REFUSED_ASK:
+            self._refuse_ask(one)
         elif kind == Kind.TAKEN:
             self._confirm(peer, one.call_id)
         elif kind == Kind.REFUSED:
@@ -263,9 +265,16 @@ class Remote:
         elif one.kind == Kind.END:
             call._finish()
         else:
-            error = ForeignError(value) if one.codec == Codec.JSON else _pickle.decode_error(value)
-            if call.reroute is None or not call.reroute(call, error):
-                call._reject(error)
+            call._reject(self._error(one, value))
+
+    def _error(self, one: Envelope, value: Any) -> BaseException:
+        return ForeignError(value) if one.codec == Codec.JSON else _pickle.decode_error(value)
+
+    def _refuse_ask(self, one: Envelope) -> None:
+        call = self._system._calls.find(one.call_id)
+        if call is not None:
+            # On the loop: going another way asks the directory, and sends.
+            self._system._inbox.post(self._system._calls.refuse, call, self._error(one, self._decode(one)))
 
     def _confirm(self, peer: Peer, tell_id: int) -> None:
         waiting = peer.unacknowledged
@@ -344,7 +353,7 @@ class Remote:
         except ActorError as error:
             self._system._counts.refused += 1
             self._system._dead_letter(name, message, type(error).__name__)
-            answer._answer_error(error)
+            answer._answer_refused(error)
         else:
             self._system._deliver(cell, message, None)
 

@@ -53,9 +53,15 @@ class Children:
         shutdown: float = 5.0,
         mailbox: int | None = None,
         concurrency: int | None = None,
+        name: str | None = None,
+        uid: int | None = None,
+        incarnation: int | None = None,
     ) -> None:
         """
         Begin the next life of a child, its first one included.
+
+        Its name is `<parent>/<child_id>`, unless *name* and *uid* say which registration it is,
+        one that may move to another process: then refs to it ask the system's directory.
 
         A name that somebody else has is a failed start with `AlreadyStarted` as its cause.
         """
@@ -64,7 +70,7 @@ class Children:
             system = self._life.cell.system
             try:
                 cell = system._register(
-                    f"{self._life.cell.name}/{child_id}",
+                    name or f"{self._life.cell.name}/{child_id}",
                     cls,
                     args,
                     kwargs,
@@ -73,13 +79,15 @@ class Children:
                     mailbox=mailbox,
                     concurrency=concurrency,
                     shutdown=shutdown,
+                    uid=uid,
+                    roams=name is not None,
                 )
             except AlreadyStarted as error:
                 self._reports.start_failed(child_id, Exit("start_failed", error))
                 return
             self._cell_by_id[child_id] = cell
             self._id_by_cell[cell] = child_id
-        cell.start(start_timeout)
+        cell.start(start_timeout, incarnation)
 
     def halt(self, child_id: str, exit: Exit, shutdown: float, *, keep_mailbox: bool) -> None:
         """End a child's current life within *shutdown* seconds (0: at once, no `on_stop`); `stopped` reports it."""

@@ -315,6 +315,7 @@ class ActorSystem:
         shutdown: float | None = None,
         uid: int | None = None,
         incarnation: int = 0,
+        roams: bool = False,
     ) -> Cell:
         """Take a name for a new cell. `AlreadyStarted` when it is taken, `InvalidArgument` for wrong options."""
         for option, value in (("mailbox", mailbox), ("concurrency", concurrency)):
@@ -337,6 +338,7 @@ class ActorSystem:
             concurrency=concurrency or cls.concurrency,  # type: ignore[attr-defined]
             shutdown=shutdown,
             incarnation=incarnation,
+            roams=roams,
         )
         with self._names_lock:
             taken = self._cells.get(name)
@@ -381,7 +383,7 @@ class ActorSystem:
             try:
                 cell = self._locate(ref)
             except Exception as error:
-                self._calls.fail(call, error)
+                self._calls.refuse(call, error)
                 return
         if isinstance(cell, str):
             assert self._remote is not None
@@ -502,8 +504,8 @@ class ActorSystem:
         return self.directory.incarnation_of(ref._name, ref._uid)
 
     def _home_of(self, ref: Ref[Any]) -> str:
-        if self.directory is not None and ref._cell is not None and ref._cell.parent is None and ref._cell.owner is not TEMPORARY:
-            return ""  # a member: its directory knows where it lives after the next restart
+        if ref._cell is not None and ref._cell.roams:
+            return ""  # the directory knows where it lives after the next restart
         return self.address
 
     # -- watching ----------------------------------------------------------------------
@@ -626,7 +628,7 @@ class _TellAnswer(NoAnswer):
     def __init__(self, reply: Reply[None]) -> None:
         self._reply = reply
 
-    def _answer_error(self, error: BaseException) -> None:
+    def _answer_refused(self, error: BaseException) -> None:
         self._reply._reject(error)
 
 

@@ -47,6 +47,7 @@ class Kind(IntEnum):
     WATCH = 10
     UNWATCH = 11
     TERMINATED = 12
+    REFUSED_ASK = 13
 
 
 class Codec(IntEnum):
