@@ -11,7 +11,7 @@ import math
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from actors import _pickle
+from actors import pickling
 from actors.errors import ActorError, InvalidArgument, SerializationError
 from actors.wire import Codec, Kind
 
@@ -127,7 +127,7 @@ class RemoteAnswer:
         try:
             body = self._encode(value)
         except Exception as error:
-            problem = SerializationError(f"the result cannot be pickled: {_pickle._shown(value)} ({error})")
+            problem = SerializationError(f"the result cannot be pickled: {pickling._shown(value)} ({error})")
             self._send(Kind.ERROR, self._encode_error(problem))
         else:
             self._send(kind, body)
@@ -135,10 +135,10 @@ class RemoteAnswer:
     def _encode(self, value: Any) -> bytes:
         if self._codec == Codec.JSON:
             return json.dumps(value, default=lambda odd: {"repr": repr(odd)}).encode()
-        return _pickle.dumps(value)
+        return pickling.dumps(value)
 
     def _encode_error(self, error: BaseException) -> bytes:
-        return json.dumps(plain_error(error)).encode() if self._codec == Codec.JSON else _pickle.dumps(_pickle.encode_error(error))
+        return json.dumps(plain_error(error)).encode() if self._codec == Codec.JSON else pickling.dumps(pickling.encode_error(error))
 
     def _send(self, kind: Kind, body: bytes) -> None:
         self._system._send_back(self._peer, kind, self._codec, self._call_id, body)
@@ -155,7 +155,7 @@ class RemoteTell(NoAnswer):
         self._tell_id = tell_id
 
     def _answer_refused(self, error: BaseException) -> None:
-        self._system._send_back(self._peer, Kind.REFUSED, Codec.PICKLE, self._tell_id, _pickle.dumps(_pickle.encode_error(error)))
+        self._system._send_back(self._peer, Kind.REFUSED, Codec.PICKLE, self._tell_id, pickling.dumps(pickling.encode_error(error)))
 
 
 def plain_error(error: BaseException) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors import _pickle, events
+from actors import events, pickling
 from actors._calls import Call
 from actors._message import Message, RemoteAnswer, RemoteTell
 from actors._peers import MAX_BODY, OutboxFull, Peer
@@ -127,7 +127,7 @@ class Remote:
         """An answer to *peer*; one too large to travel becomes an error that says so."""
         if len(body) > MAX_BODY:
             problem = SerializationError(f"the result has {len(body)} bytes, a message at most {MAX_BODY}")
-            body = _pickle.dumps(_pickle.encode_error(problem))
+            body = pickling.dumps(pickling.encode_error(problem))
             kind, codec = Kind.ERROR, Codec.PICKLE
         self._send(peer, kind, codec, call_id, body)
 
@@ -145,7 +145,7 @@ class Remote:
             return json.dumps([target, method, remaining, None, args, kwargs]).encode()
         cell = sender.cell if sender is not None else None
         origin = None if cell is None else (cell.name, cell.uid, cell.incarnation)
-        body = _pickle.encode_call((target, method, remaining, origin, args, kwargs), ref._name, method, args, kwargs)
+        body = pickling.encode_call((target, method, remaining, origin, args, kwargs), ref._name, method, args, kwargs)
         if len(body) > MAX_BODY:
             raise SerializationError(f"the arguments of {ref._name}.{method}() have {len(body)} bytes, a message at most {MAX_BODY}")
         return body
@@ -245,7 +245,7 @@ class Remote:
             return json.loads(one.body)
         if self._codec == Codec.JSON:
             raise SerializationError("this process unpickles nothing")
-        return _pickle.loads(one.body)
+        return pickling.loads(one.body)
 
     def _settle(self, one: Envelope) -> None:
         calls = self._system._calls
@@ -268,7 +268,7 @@ class Remote:
             call._reject(self._error(one, value))
 
     def _error(self, one: Envelope, value: Any) -> BaseException:
-        return ForeignError(value) if one.codec == Codec.JSON else _pickle.decode_error(value)
+        return ForeignError(value) if one.codec == Codec.JSON else pickling.decode_error(value)
 
     def _refuse_ask(self, one: Envelope) -> None:
         call = self._system._calls.find(one.call_id)
@@ -282,7 +282,7 @@ class Remote:
             waiting.popleft()[1]._resolve(None)
 
     def _refuse(self, peer: Peer, one: Envelope) -> None:
-        error = _pickle.decode_error(self._decode(one))
+        error = pickling.decode_error(self._decode(one))
         for tell_id, tell in list(peer.unacknowledged):
             if tell_id == one.call_id:
                 tell._reject(error)
@@ -367,15 +367,15 @@ class Remote:
         if one.kind == Kind.TERMINATED:
             notify = peer.watched.pop(one.call_id, None)
             if notify is not None:
-                notify(_pickle.loads(one.body))
+                notify(pickling.loads(one.body))
             return
-        name, uid = _pickle.loads(one.body)
+        name, uid = pickling.loads(one.body)
         key = (peer.address, one.call_id)
         try:
             cell = self._system._cell_of(name, uid)
         except ActorError:
             if one.kind == Kind.WATCH:
-                self._send(peer, Kind.TERMINATED, Codec.PICKLE, one.call_id, _pickle.dumps(Exit("not_found")))
+                self._send(peer, Kind.TERMINATED, Codec.PICKLE, one.call_id, pickling.dumps(Exit("not_found")))
             return
         if one.kind == Kind.UNWATCH:
             (cell.watchers or {}).pop(key, None)
@@ -386,9 +386,9 @@ class Remote:
     def _send_terminated(self, peer: Peer, watch_id: int, terminated: Terminated) -> None:
         exit = terminated.exit
         try:
-            body = _pickle.dumps(exit)
+            body = pickling.dumps(exit)
         except Exception:
-            body = _pickle.dumps(Exit(exit.kind, str(exit.detail)))
+            body = pickling.dumps(Exit(exit.kind, str(exit.detail)))
         self._send(peer, Kind.TERMINATED, Codec.PICKLE, watch_id, body)
 
     # -- watching actors of other processes ------------------------------------------------------
@@ -398,7 +398,7 @@ class Remote:
         peer = self._peer(address)
         watch_id = self._watch_ids.next()
         peer.watched[watch_id] = lambda exit: notify(Terminated(ref, exit))
-        target = _pickle.dumps((ref._name, ref._uid))
+        target = pickling.dumps((ref._name, ref._uid))
         self._send(peer, Kind.WATCH, Codec.PICKLE, watch_id, target)
 
         def undo() -> None:

@@ -1,0 +1,104 @@
+"""The restart window, OTP's way."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.errors import InvalidArgument
+from supervisors.budget import RestartWindow
+
+
+def test_as_many_restarts_as_the_intensity_says_are_within() -> None:
+    window = RestartWindow(intensity=2, period=5)
+
+    assert [window.count(0), window.count(1), window.count(2)] == [True, True, False]
+    assert window.restarts == 3
+
+
+def test_c25_intensity_zero_allows_none() -> None:
+    assert not RestartWindow(intensity=0, period=5).count(0)
+
+
+def test_c24_old_restarts_are_forgotten() -> None:
+    window = RestartWindow(intensity=1, period=1)
+
+    assert all(window.count(at) for at in (0, 2.1, 4.2, 6.3))
+
+
+def test_the_bound_of_the_period_is_inclusive() -> None:
+    assert not _count(1, 5, [0, 5.0])
+    assert _count(1, 5, [0, 5.001])
+
+
+def _count(intensity: int, period: float, times: list[float]) -> bool:
+    window = RestartWindow(intensity, period)
+    return [window.count(at) for at in times][-1]
+
+
+@given(
+    intensity=st.integers(0, 4),
+    period=st.integers(1, 10),
+    gaps=st.lists(st.integers(0, 6), min_size=1, max_size=30),
+)
+def test_it_agrees_with_a_window_that_keeps_everything(intensity: int, period: int, gaps: list[int]) -> None:
+    window, now, times = RestartWindow(intensity, period), 0, []
+    for gap in gaps:
+        now += gap
+        times.append(now)
+        kept = [at for at in times if at >= now - period]
+
+        assert window.count(now) == (len(kept) <= intensity)
+
+
+def test_a_count_can_be_taken_back() -> None:
+    window = RestartWindow(intensity=1, period=5)
+    window.count(0, owner="a")
+    window.count(1, owner="b")
+
+    assert window.is_over(1)
+    assert window.take_back("b")
+    assert not window.is_over(1)
+    assert not window.take_back("b")
+    assert window.restarts == 1
+
+
+def test_waiting_ages_only_the_windows_of_others() -> None:
+    """Whoever backs off is not forgiven for it."""
+    window = RestartWindow(intensity=1, period=5)
+    window.count(0, owner="a")
+
+    window.postpone("a", 8, now=10)
+
+    assert not window.count(10, owner="a")
+
+    window = RestartWindow(intensity=1, period=5)
+    window.count(0, owner="b")
+    window.postpone("a", 8, now=10)
+    assert window.count(10, owner="a")
+
+
+def test_a_postponed_attempt_is_never_in_the_future() -> None:
+    window = RestartWindow(intensity=1, period=5)
+    window.count(0, owner="a")
+
+    window.postpone("a", 100, now=10)
+
+    assert window.count(16)
+
+
+def test_it_knows_whether_a_life_inside_it_did_any_good() -> None:
+    window = RestartWindow(intensity=3, period=5)
+    window.count(0, handled=2)
+    window.count(4)
+
+    assert window.has_handled
+    window.count(6)
+    assert not window.has_handled
+
+
+@pytest.mark.parametrize(("intensity", "period"), [(-1, 5), (1.5, 5), (True, 5), (3, 0), (3, -1)])
+def test_wrong_flags_are_refused(intensity: Any, period: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"RestartWindow (intensity|period)="):
+        RestartWindow(intensity, period)
