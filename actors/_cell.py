@@ -180,7 +180,7 @@ class Cell:
         self.owner.child_started(self)
         if life.end_wanted is not None:
             self.stop_if_idle(life)
-        self._run_next()
+        self.serve()
 
     async def _start_failed(self, life: Life, error: StartFailed) -> None:
         await self._not_started(life, Exit("start_failed", error.__cause__ or error))
@@ -325,11 +325,10 @@ class Cell:
             self._refuse(message, "mailbox full", MailboxFull(f"{self.name} has {limit} messages waiting, its limit"))
             return
         self.system._counts.accepted += 1
-        if self.state == RUNNING:
-            life = self.life
-            if life is not None and life.runners < self.concurrency:
-                life.runners += 1
-                self.system._task(self._run(life))
+        life = self.life
+        if life is not None and life.runners < self.concurrency and self._serves(life):
+            life.runners += 1
+            self.system._task(self._run(life))
 
     def notify(self, terminated: Terminated) -> None:
         """Put an `on_terminated` in the control lane."""
@@ -337,7 +336,7 @@ class Cell:
             message = Message("on_terminated", (terminated,), {}, None)
             message.cell = self
             self.mailbox.put_control(message)
-            self._run_next()
+            self.serve()
 
     def cancel(self, message: Message) -> None:
         """The caller of *message* no longer waits."""
@@ -347,9 +346,16 @@ class Cell:
         elif message.task is not None and not message.threaded:
             message.task.cancel()
 
-    def _run_next(self) -> None:
+    def _serves(self, life: Life) -> bool:
+        """True while *life* takes messages."""
+        if self.life is not life or life.end_wanted is not None:
+            return False
+        return self.state == RUNNING or (self.state == STARTING and life.serves_early)
+
+    def serve(self) -> None:
+        """Set runners to work on what waits in the mailbox."""
         life = self.life
-        if life is None or self.state != RUNNING or life.end_wanted is not None:
+        if life is None or not self._serves(life):
             return
         wanted = min(self.concurrency - life.runners, len(self.mailbox) or int(self.mailbox.has_work))
         for _ in range(wanted):
@@ -362,7 +368,7 @@ class Cell:
         take = self.mailbox.take
         turn = 0
         try:
-            while self.state == RUNNING and self.life is life and life.end_wanted is None:
+            while self._serves(life):
                 message = take()
                 if message is None:
                     return
@@ -391,7 +397,7 @@ class Cell:
             if life.end_wanted is not None:
                 self.stop_if_idle(life)
             elif self.mailbox.has_work:
-                self._run_next()
+                self.serve()
 
     def _admit(self, life: Life, message: Message) -> Method | None:
         """The method to run for *message*, or None when it has been answered without running."""

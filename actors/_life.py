@@ -35,7 +35,7 @@ _CANCEL_GRACE = 1.0
 class Life:
     """One incarnation. Loop thread only, but for `request_stop` and timers."""
 
-    __slots__ = ("cell", "children", "context", "end_wanted", "handled", "idle", "incarnation", "instance", "is_over", "own_worker", "runners", "running", "task", "timers", "watches")
+    __slots__ = ("cell", "children", "context", "end_wanted", "handled", "idle", "incarnation", "instance", "is_over", "own_worker", "runners", "running", "serves_early", "task", "timers", "watches")
 
     def __init__(self, cell: Cell, incarnation: int) -> None:
         self.cell = cell
@@ -58,6 +58,8 @@ class Life:
         self.own_worker: Worker | None = None
         self.end_wanted: Exit | None = None
         self.is_over = False
+        self.serves_early = False
+        """True once `on_start` has asked to take messages before it returns."""
 
     # -- beginning -----------------------------------------------------------------
 

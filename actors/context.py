@@ -115,6 +115,11 @@ class Context:
         """Send *method* to oneself every *period* seconds. A tick still waiting in the mailbox is not sent twice."""
         return self._start_timer(None, period, period, method, args)
 
+    def serve_early(self) -> None:
+        """Take messages from now on although `on_start` has not returned: for supervisors, which start others in it."""
+        self._life.serves_early = True
+        self._cell.serve()
+
     def stop(self, kind: str = "normal", detail: Any = None) -> None:
         """End this actor once the running handler has returned and its answer is sent."""
         self._life.request_stop(Exit(kind, detail))  # type: ignore[arg-type]

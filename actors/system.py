@@ -278,6 +278,10 @@ class ActorSystem:
         self._sinks.append(sink)
         return lambda: self._sinks.remove(sink) if sink in self._sinks else None
 
+    def emit(self, event: events.Event) -> None:
+        """Tell all sinks; any thread."""
+        self._on_loop(self._emit, event)
+
     # -- spawning ----------------------------------------------------------------------
 
     def _spawn(
