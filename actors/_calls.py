@@ -30,7 +30,19 @@ STREAM_TIMEOUT = 30.0
 class Call(Reply[Any]):
     """An ask under way: the caller's reply, and all that is needed to settle it."""
 
-    __slots__ = ("call_id", "deadline_at", "given_timeout", "method", "message", "peer", "reroute", "streams", "system", "target", "timeout")
+    __slots__ = (
+        "call_id",
+        "deadline_at",
+        "given_timeout",
+        "message",
+        "method",
+        "peer",
+        "reroute",
+        "streams",
+        "system",
+        "target",
+        "timeout",
+    )
 
     def __init__(self, system: ActorSystem, target: Ref[Any], method: str, timeout: float | None) -> None:
         super().__init__()
@@ -105,7 +117,12 @@ class Call(Reply[Any]):
             self.system._calls.expire(self)
 
     def __del__(self) -> None:
-        if self._done and self._error is not None and not self._read and not isinstance(self._error, Cancelled):
+        if (
+            self._done
+            and self._error is not None
+            and not self._read
+            and not isinstance(self._error, Cancelled)
+        ):
             self.system._report_unread(ReplyUnread(self.target._name, self.method, self._error))
 
 

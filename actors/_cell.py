@@ -75,7 +75,28 @@ TEMPORARY = Temporary()
 class Cell:
     """One registered actor. Loop thread only."""
 
-    __slots__ = ("_refuses", "_starting", "_stopped", "args", "cls", "concurrency", "exit", "incarnation", "kwargs", "life", "mailbox", "name", "owner", "parent", "roams", "shutdown", "state", "system", "uid", "watchers")
+    __slots__ = (
+        "_refuses",
+        "_starting",
+        "_stopped",
+        "args",
+        "cls",
+        "concurrency",
+        "exit",
+        "incarnation",
+        "kwargs",
+        "life",
+        "mailbox",
+        "name",
+        "owner",
+        "parent",
+        "roams",
+        "shutdown",
+        "state",
+        "system",
+        "uid",
+        "watchers",
+    )
 
     def __init__(
         self,
@@ -317,12 +338,16 @@ class Cell:
     def deliver(self, message: Message) -> None:
         """Take a user message, or refuse it."""
         if self._refuses:
-            self._refuse(message, "stopped", ActorStopped(f"{self.name} has ended ({self.exit or 'stopping'})"))
+            self._refuse(
+                message, "stopped", ActorStopped(f"{self.name} has ended ({self.exit or 'stopping'})")
+            )
             return
         message.cell = self
         if not self.mailbox.put(message):
             limit = self.mailbox.limit
-            self._refuse(message, "mailbox full", MailboxFull(f"{self.name} has {limit} messages waiting, its limit"))
+            self._refuse(
+                message, "mailbox full", MailboxFull(f"{self.name} has {limit} messages waiting, its limit")
+            )
             return
         self.system._counts.accepted += 1
         life = self.life
@@ -342,7 +367,9 @@ class Cell:
         """The caller of *message* no longer waits."""
         message.cancelled = message.cancelled or "caller"
         if self.mailbox.remove(message):
-            self._dead_letter(message, "cancelled", Cancelled(f"{self.name}.{message.method}() was cancelled"))
+            self._dead_letter(
+                message, "cancelled", Cancelled(f"{self.name}.{message.method}() was cancelled")
+            )
         elif message.task is not None and not message.threaded:
             message.task.cancel()
 
@@ -418,10 +445,14 @@ class Cell:
             method = methods_of(self.cls).get(message.method)
             if method is not None:
                 return method
-            self._dead_letter(message, "unknown method", UnknownMethod(unknown_method(self.cls, message.method)))
+            self._dead_letter(
+                message, "unknown method", UnknownMethod(unknown_method(self.cls, message.method))
+            )
         return None
 
-    async def _handle(self, life: Life, message: Message, method: Method, worker: Worker | None) -> Worker | None:
+    async def _handle(
+        self, life: Life, message: Message, method: Method, worker: Worker | None
+    ) -> Worker | None:
         """Run one handler and answer. Returns the worker, None if its thread had to be abandoned."""
         context = self.system._fresh_context(message)
         run = context.run
@@ -527,13 +558,18 @@ class Cell:
         if message.answer is not None:
             message.answer._answer_error(error)
 
-    def _failed(self, life: Life, message: Message, method: Method, args: tuple[Any, ...], error: BaseException) -> None:
+    def _failed(
+        self, life: Life, message: Message, method: Method, args: tuple[Any, ...], error: BaseException
+    ) -> None:
         """An exception escaped a handler: an answer, or a crash."""
         if isinstance(error, KeyboardInterrupt):
             raise error
         if isinstance(error, SystemExit):
             exit = Exit("normal") if error.code in (None, 0) else Exit("error", error)
-            self._answer_error(message, Unavailable(f"{self.name} ended itself while it ran {message.method}()", reason="SystemExit"))
+            self._answer_error(
+                message,
+                Unavailable(f"{self.name} ended itself while it ran {message.method}()", reason="SystemExit"),
+            )
             self._ends(life, exit)
             return
         misfit = method.misfit(args, message.kwargs) if isinstance(error, TypeError) else None
@@ -578,4 +614,3 @@ def _out_of_time(message: Message) -> None:
     if message.task is not None and not message.threaded:
         message.cancelled = message.cancelled or "deadline"
         message.task.cancel()
-

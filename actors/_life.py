@@ -35,7 +35,24 @@ _CANCEL_GRACE = 1.0
 class Life:
     """One incarnation. Loop thread only, but for `request_stop` and timers."""
 
-    __slots__ = ("cell", "children", "context", "end_wanted", "handled", "idle", "incarnation", "instance", "is_over", "own_worker", "runners", "running", "serves_early", "task", "timers", "watches")
+    __slots__ = (
+        "cell",
+        "children",
+        "context",
+        "end_wanted",
+        "handled",
+        "idle",
+        "incarnation",
+        "instance",
+        "is_over",
+        "own_worker",
+        "runners",
+        "running",
+        "serves_early",
+        "task",
+        "timers",
+        "watches",
+    )
 
     def __init__(self, cell: Cell, incarnation: int) -> None:
         self.cell = cell
@@ -165,7 +182,9 @@ class Life:
         if limit <= 0:
             return
         self.idle = idle = asyncio.get_running_loop().create_future()
-        timer = None if limit == math.inf else self.cell.system.clock.call_later(limit, partial(_settle, idle))
+        timer = (
+            None if limit == math.inf else self.cell.system.clock.call_later(limit, partial(_settle, idle))
+        )
         try:
             await idle
         finally:
@@ -178,7 +197,9 @@ class Life:
             message.cancelled = message.cancelled or "stop"
             if message.answer is not None:
                 message.answer._answer_error(
-                    Unavailable(f"{self.cell.name} was stopped while it ran {message.method}()", reason="stopped")
+                    Unavailable(
+                        f"{self.cell.name} was stopped while it ran {message.method}()", reason="stopped"
+                    )
                 )
             if message.task is not None:
                 message.task.cancel()  # a thread's handler is abandoned by this
@@ -201,7 +222,9 @@ class Life:
             if not work.cancelled():
                 work.cancel()
                 raise
-            self.cell.system._report_failed_stop(self.cell, f"on_stop took longer than the shutdown time ({limit:g} s were left)", None)
+            self.cell.system._report_failed_stop(
+                self.cell, f"on_stop took longer than the shutdown time ({limit:g} s were left)", None
+            )
         except Exception as error:
             self.cell.system._report_failed_stop(self.cell, "on_stop raised", error)
         finally:
@@ -219,7 +242,9 @@ class Life:
 
     # -- timers --------------------------------------------------------------------
 
-    def start_timer(self, key: Any, delay: float, period: float | None, name: str, args: tuple[Any, ...]) -> TimerHandle:
+    def start_timer(
+        self, key: Any, delay: float, period: float | None, name: str, args: tuple[Any, ...]
+    ) -> TimerHandle:
         """Begin a timer; see `Context.after`."""
         timer = _Repeating(self, key if key is not None else object(), period, name, args)
         self.cell.system._on_loop(timer.begin, delay)
@@ -245,7 +270,9 @@ class _Repeating:
 
     __slots__ = ("_args", "_key", "_life", "_message", "_method", "_period", "_timer")
 
-    def __init__(self, life: Life, key: Any, period: float | None, method: str, args: tuple[Any, ...]) -> None:
+    def __init__(
+        self, life: Life, key: Any, period: float | None, method: str, args: tuple[Any, ...]
+    ) -> None:
         self._life = life
         self._key = key
         self._period = period
@@ -303,5 +330,3 @@ class TimerMessage(Message):
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-

@@ -34,7 +34,9 @@ class MemoryTransport:
 
     def listen(self, receive: Receive) -> None:
         _inboxes[self._address] = self
-        self._thread = threading.Thread(target=self._receive_frames, args=(receive,), name="understudy-inbox", daemon=True)
+        self._thread = threading.Thread(
+            target=self._receive_frames, args=(receive,), name="understudy-inbox", daemon=True
+        )
         self._thread.start()
 
     def link(self, address: str, on_lost: Callable[[], None]) -> Link:

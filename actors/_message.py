@@ -38,7 +38,21 @@ class Answer(Protocol):
 class Message:
     """One message to one actor."""
 
-    __slots__ = ("answer", "args", "cancelled", "cell", "deadline_at", "foreign", "is_tell", "kwargs", "method", "pin", "sender", "task", "threaded")
+    __slots__ = (
+        "answer",
+        "args",
+        "cancelled",
+        "cell",
+        "deadline_at",
+        "foreign",
+        "is_tell",
+        "kwargs",
+        "method",
+        "pin",
+        "sender",
+        "task",
+        "threaded",
+    )
 
     def __init__(
         self,
@@ -138,7 +152,11 @@ class RemoteAnswer:
         return pickling.dumps(value)
 
     def _encode_error(self, error: BaseException) -> bytes:
-        return json.dumps(plain_error(error)).encode() if self._codec == Codec.JSON else pickling.dumps(pickling.encode_error(error))
+        return (
+            json.dumps(plain_error(error)).encode()
+            if self._codec == Codec.JSON
+            else pickling.dumps(pickling.encode_error(error))
+        )
 
     def _send(self, kind: Kind, body: bytes) -> None:
         self._system._send_back(self._peer, kind, self._codec, self._call_id, body)
@@ -155,7 +173,13 @@ class RemoteTell(NoAnswer):
         self._tell_id = tell_id
 
     def _answer_refused(self, error: BaseException) -> None:
-        self._system._send_back(self._peer, Kind.REFUSED, Codec.PICKLE, self._tell_id, pickling.dumps(pickling.encode_error(error)))
+        self._system._send_back(
+            self._peer,
+            Kind.REFUSED,
+            Codec.PICKLE,
+            self._tell_id,
+            pickling.dumps(pickling.encode_error(error)),
+        )
 
 
 def plain_error(error: BaseException) -> dict[str, Any]:

@@ -63,7 +63,9 @@ class NngTransport:
             socket.close()
             raise
         self._socket = socket
-        self._thread = threading.Thread(target=_receive_frames, args=(socket.socket, receive), name="understudy-inbox", daemon=True)
+        self._thread = threading.Thread(
+            target=_receive_frames, args=(socket.socket, receive), name="understudy-inbox", daemon=True
+        )
         self._thread.start()
         _open_transports.add(self)
 

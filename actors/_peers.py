@@ -41,7 +41,14 @@ class OutboxFull(Exception):
 class Peer:
     """One other process, known by its address."""
 
-    def __init__(self, address: str, open_link: Callable[[str, Callable[[], None]], Link], sealer: Sealer, own_address: str, on_lost: Callable[[Peer, str], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        open_link: Callable[[str, Callable[[], None]], Link],
+        sealer: Sealer,
+        own_address: str,
+        on_lost: Callable[[Peer, str], None],
+    ) -> None:
         self.address = address
         self.host_id = host_id_of(address)
         self.serving: dict[int, Message] = {}
@@ -122,7 +129,9 @@ class Peer:
             return None
         self._queued_bytes -= size
         self._sequence += 1
-        return self._sealer.seal(self.host_id, self._own_id, self._sequence, self._own_address, chunks), owners
+        return self._sealer.seal(
+            self.host_id, self._own_id, self._sequence, self._own_address, chunks
+        ), owners
 
     # -- the peer's own thread, for dialling and for a link that would block ---------
 

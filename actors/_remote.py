@@ -38,7 +38,9 @@ _LINGER = 0.02
 class Remote:
     """One process's connection to all others."""
 
-    def __init__(self, system: ActorSystem, transport: Transport | None, key: bytes | None, *, foreign: bool) -> None:
+    def __init__(
+        self, system: ActorSystem, transport: Transport | None, key: bytes | None, *, foreign: bool
+    ) -> None:
         self._system = system
         self._transport = transport
         self._key = key
@@ -83,7 +85,15 @@ class Remote:
 
     # -- sending ---------------------------------------------------------------------
 
-    def ask(self, call: Call, address: str, ref: Ref[Any], args: tuple[Any, ...], kwargs: dict[str, Any], sender: Message | None) -> None:
+    def ask(
+        self,
+        call: Call,
+        address: str,
+        ref: Ref[Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        sender: Message | None,
+    ) -> None:
         """Send an ask; failing to is an outcome of the call like any other."""
         remaining = None if call.deadline_at == math.inf else call.deadline_at - self._system.clock.now()
         try:
@@ -98,13 +108,26 @@ class Remote:
         else:
             self._flush(peer)
 
-    def tell(self, address: str, ref: Ref[Any], method: str, args: tuple[Any, ...], kwargs: dict[str, Any], sender: Message | None) -> Reply[None]:
+    def tell(
+        self,
+        address: str,
+        ref: Ref[Any],
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        sender: Message | None,
+    ) -> Reply[None]:
         """Send a tell; its reply resolves when the receiver has confirmed taking it."""
         try:
             body = self._encode(ref, method, None, args, kwargs, sender)
         except ActorError as error:
             return failed(error)
-        tell = SentTell(self._system, ref._name, method, sender.cell.name if sender is not None and sender.cell is not None else None)
+        tell = SentTell(
+            self._system,
+            ref._name,
+            method,
+            sender.cell.name if sender is not None and sender.cell is not None else None,
+        )
         peer = self._peer(address)
         with self._tell_ids.lock:
             # Under one lock, so that numbers leave in order: one confirmation covers all before it.
@@ -139,15 +162,27 @@ class Remote:
         else:
             self._flush(peer)
 
-    def _encode(self, ref: Ref[Any], method: str, remaining: float | None, args: tuple[Any, ...], kwargs: dict[str, Any], sender: Message | None) -> bytes:
+    def _encode(
+        self,
+        ref: Ref[Any],
+        method: str,
+        remaining: float | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        sender: Message | None,
+    ) -> bytes:
         target = (ref._name, ref._uid, ref._pin)
         if self._codec == Codec.JSON:
             return json.dumps([target, method, remaining, None, args, kwargs]).encode()
         cell = sender.cell if sender is not None else None
         origin = None if cell is None else (cell.name, cell.uid, cell.incarnation)
-        body = pickling.encode_call((target, method, remaining, origin, args, kwargs), ref._name, method, args, kwargs)
+        body = pickling.encode_call(
+            (target, method, remaining, origin, args, kwargs), ref._name, method, args, kwargs
+        )
         if len(body) > MAX_BODY:
-            raise SerializationError(f"the arguments of {ref._name}.{method}() have {len(body)} bytes, a message at most {MAX_BODY}")
+            raise SerializationError(
+                f"the arguments of {ref._name}.{method}() have {len(body)} bytes, a message at most {MAX_BODY}"
+            )
         return body
 
     def _flush(self, peer: Peer) -> None:
@@ -191,7 +226,13 @@ class Remote:
         for owner in peer.lose():
             owner.never_sent(reason)
         for call in calls.of_peer(peer):
-            calls.fail(call, Unavailable(f"{call._describe()}: the process of {call.target._name} is gone ({reason})", reason=reason))
+            calls.fail(
+                call,
+                Unavailable(
+                    f"{call._describe()}: the process of {call.target._name} is gone ({reason})",
+                    reason=reason,
+                ),
+            )
         while peer.unacknowledged:
             peer.unacknowledged.popleft()[1].lost(reason)
         for message in list(peer.serving.values()):
@@ -236,7 +277,15 @@ class Remote:
             try:
                 work.append((peer, one, self._decode(one)))
             except Exception as error:
-                work.append((peer, one, SerializationError(f"the receiver cannot decode the message: {type(error).__name__}: {error}")))
+                work.append(
+                    (
+                        peer,
+                        one,
+                        SerializationError(
+                            f"the receiver cannot decode the message: {type(error).__name__}: {error}"
+                        ),
+                    )
+                )
         else:
             work.append((peer, one, None))
 
@@ -256,7 +305,11 @@ class Remote:
             value = self._decode(one) if one.body else None
         except Exception as error:
             calls.take(one.call_id)
-            call._reject(SerializationError(f"the answer of {call._describe()} cannot be decoded: {type(error).__name__}: {error}"))
+            call._reject(
+                SerializationError(
+                    f"the answer of {call._describe()} cannot be decoded: {type(error).__name__}: {error}"
+                )
+            )
             return
         if one.kind == Kind.VALUE:
             call._resolve(value)
@@ -375,7 +428,9 @@ class Remote:
             cell = self._system._cell_of(name, uid)
         except ActorError:
             if one.kind == Kind.WATCH:
-                self._send(peer, Kind.TERMINATED, Codec.PICKLE, one.call_id, pickling.dumps(Exit("not_found")))
+                self._send(
+                    peer, Kind.TERMINATED, Codec.PICKLE, one.call_id, pickling.dumps(Exit("not_found"))
+                )
             return
         if one.kind == Kind.UNWATCH:
             (cell.watchers or {}).pop(key, None)
@@ -430,7 +485,11 @@ class SentTell(Reply[None]):
 
     def _fail(self, reason: str, *, may_have_run: bool) -> None:
         if not self._done:
-            self._reject(Unavailable(f"{self._target}.{self._method}(): {reason}", may_have_run=may_have_run, reason=reason))
+            self._reject(
+                Unavailable(
+                    f"{self._target}.{self._method}(): {reason}", may_have_run=may_have_run, reason=reason
+                )
+            )
             self._system._emit(events.DeadLettered(self._target, self._sender, self._method, reason))
 
     def _describe(self) -> str:

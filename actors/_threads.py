@@ -37,7 +37,9 @@ class Worker:
         self.abandoned = False
         threading.Thread(target=self._work, name="understudy-handler", daemon=True).start()
 
-    def run(self, context: Context, function: Callable[..., Any], *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+    def run(
+        self, context: Context, function: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> asyncio.Future[Any]:
         """Call *function* on this thread; loop thread only, one job at a time."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._jobs.put((future, context, function, args, kwargs))

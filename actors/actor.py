@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HOOKS = frozenset({"on_start", "on_stop", "on_terminated"})
 RESERVED = frozenset(
-    "ask tell stream options stop kill pinned is_alive wait_started wait_stopped member broadcast name".split()
+    ["ask", "tell", "stream", "options", "stop", "kill", "pinned", "is_alive", "wait_started", "wait_stopped", "member", "broadcast", "name"]
 )
 """Names that mean something on a `Ref`, so that no message can have them."""
 
@@ -59,7 +59,9 @@ class Actor:
         super().__init_subclass__(**kwargs)
         for name, value in vars(cls).items():
             if name in RESERVED and inspect.isfunction(value):
-                raise InvalidArgument(f"{cls.__name__}.{name}: the name {name!r} is taken by Ref; choose another")
+                raise InvalidArgument(
+                    f"{cls.__name__}.{name}: the name {name!r} is taken by Ref; choose another"
+                )
         _check_defaults(cls)
 
 
@@ -95,14 +97,22 @@ def methods_of(cls: type) -> dict[str, Method]:
     """
     table = _tables.get(cls)
     if table is None:
-        table = {name: method for name, method in _functions(cls).items() if not name.startswith("_") and name not in HOOKS}
+        table = {
+            name: method
+            for name, method in _functions(cls).items()
+            if not name.startswith("_") and name not in HOOKS
+        }
         _tables[cls] = table
     return table
 
 
 def timer_methods_of(cls: type) -> dict[str, Method]:
     """What timers may call: the messages, and private methods too."""
-    return {name: method for name, method in _functions(cls).items() if name not in HOOKS and not name.startswith("__")}
+    return {
+        name: method
+        for name, method in _functions(cls).items()
+        if name not in HOOKS and not name.startswith("__")
+    }
 
 
 def _functions(cls: type) -> dict[str, Method]:
@@ -157,5 +167,7 @@ def _check_defaults(cls: type[Actor]) -> None:
     if timeout is not None and (not isinstance(timeout, (int, float)) or math.isnan(timeout) or timeout <= 0):
         raise InvalidArgument(f"{cls.__name__}.ask_timeout={timeout!r} must be seconds above 0, or None")
     expected = cls.expected
-    if not isinstance(expected, tuple) or not all(isinstance(e, type) and issubclass(e, BaseException) for e in expected):
+    if not isinstance(expected, tuple) or not all(
+        isinstance(e, type) and issubclass(e, BaseException) for e in expected
+    ):
         raise InvalidArgument(f"{cls.__name__}.expected={expected!r} must be a tuple of exception classes")

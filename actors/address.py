@@ -36,7 +36,9 @@ def host_id_of(address: str) -> int:
             raise ValueError
         return int(tail, 16)
     except ValueError:
-        raise InvalidArgument(f"{address!r} is not an address: no host id of 16 hex digits at its end") from None
+        raise InvalidArgument(
+            f"{address!r} is not an address: no host id of 16 hex digits at its end"
+        ) from None
 
 
 def nng_url(address: str) -> str:

@@ -62,7 +62,11 @@ class Context:
     def deadline(self) -> Deadline | None:
         """When the answer to the message being handled is due; None when never."""
         message = current_message.get()
-        return Deadline(message.deadline_at) if message is not None and message.deadline_at != float("inf") else None
+        return (
+            Deadline(message.deadline_at)
+            if message is not None and message.deadline_at != float("inf")
+            else None
+        )
 
     @property
     def log(self) -> Any:
@@ -131,14 +135,18 @@ class Context:
     def _spawn(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], **options: Any) -> Ref[Any]:
         return self._cell.system._spawn(cls, args, kwargs, parent=self._life, **options)
 
-    def _start_timer(self, key: Any, delay: float, period: float | None, method: Any, args: tuple[Any, ...]) -> TimerHandle:
+    def _start_timer(
+        self, key: Any, delay: float, period: float | None, method: Any, args: tuple[Any, ...]
+    ) -> TimerHandle:
         for name, value in (("delay", delay), ("period", period)):
             if value is not None and not (isinstance(value, (int, float)) and value >= 0):
                 raise InvalidArgument(f"{name}={value!r} must be seconds, 0 or more")
         name = method_name(method)
         known = timer_methods_of(self._cell.cls)
         if name not in known:
-            raise InvalidArgument(f"{self._cell.cls.__name__} has no method {name!r} for a timer{nearest(name, known)}")
+            raise InvalidArgument(
+                f"{self._cell.cls.__name__} has no method {name!r} for a timer{nearest(name, known)}"
+            )
         if self._life.is_over:
             raise ActorStopped(f"{self.name} has ended; it can start no timers")
         return self._life.start_timer(key, delay, period, name, args)

@@ -38,17 +38,24 @@ def _dumps_by_value(value: Any) -> bytes:
     return data
 
 
-def encode_call(message: tuple[Any, ...], target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+def encode_call(
+    message: tuple[Any, ...], target: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bytes:
     """The pickle of a call; `SerializationError` names the argument that cannot travel."""
     try:
         return dumps(message)
     except Exception as error:
-        for place, value in [*((f"argument {n}", arg) for n, arg in enumerate(args, 1)), *((f"argument {name!r}", arg) for name, arg in kwargs.items())]:
+        for place, value in [
+            *((f"argument {n}", arg) for n, arg in enumerate(args, 1)),
+            *((f"argument {name!r}", arg) for name, arg in kwargs.items()),
+        ]:
             if (reason := _why_not(value)) is not None:
                 raise SerializationError(
                     f"{place} of {target}.{method}() cannot be pickled: {_shown(value)} ({reason})"
                 ) from error
-        raise SerializationError(f"the arguments of {target}.{method}() cannot be pickled: {error}") from error
+        raise SerializationError(
+            f"the arguments of {target}.{method}() cannot be pickled: {error}"
+        ) from error
 
 
 def _why_not(value: Any) -> str | None:

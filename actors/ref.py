@@ -41,7 +41,17 @@ class Ref(Generic[A]):
     equal when name, registration and pin are equal.
     """
 
-    __slots__ = ("_cell", "_detached", "_home", "_name", "_pin", "_system", "_timeout", "_timeout_given", "_uid")
+    __slots__ = (
+        "_cell",
+        "_detached",
+        "_home",
+        "_name",
+        "_pin",
+        "_system",
+        "_timeout",
+        "_timeout_given",
+        "_uid",
+    )
 
     def __init__(
         self,
@@ -78,10 +88,16 @@ class Ref(Generic[A]):
 
     @overload
     def ask(
-        self, method: Callable[Concatenate[A, P], Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+        self,
+        method: Callable[Concatenate[A, P], Coroutine[Any, Any, R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> Reply[R]: ...
     @overload
-    def ask(self, method: Callable[Concatenate[A, P], R], /, *args: P.args, **kwargs: P.kwargs) -> Reply[R]: ...
+    def ask(
+        self, method: Callable[Concatenate[A, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Reply[R]: ...
     @overload
     def ask(self, method: str, /, *args: Any, **kwargs: Any) -> Reply[Any]: ...
     def ask(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[Any]:
@@ -112,7 +128,11 @@ class Ref(Generic[A]):
 
     @overload
     def stream(
-        self, method: Callable[Concatenate[A, P], AsyncGenerator[R, Any]], /, *args: P.args, **kwargs: P.kwargs
+        self,
+        method: Callable[Concatenate[A, P], AsyncGenerator[R, Any]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> Reply[R]: ...
     @overload
     def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Reply[Any]: ...
@@ -217,7 +237,9 @@ class _Method:
 
     def __getattr__(self, attribute: str) -> Any:
         # `ref.name` where an attribute was meant: say what refs have.
-        hint = nearest(self._name, ("options", "pinned", "stop", "kill", "is_alive", "wait_started", "wait_stopped"))
+        hint = nearest(
+            self._name, ("options", "pinned", "stop", "kill", "is_alive", "wait_started", "wait_stopped")
+        )
         raise AttributeError(f"{self._name!r} of {self._ref!r} is a remote method; call it to send it{hint}")
 
 
@@ -241,5 +263,12 @@ def check_timeout(timeout: Any) -> None:
     """`InvalidArgument` unless *timeout* is None or a number of seconds above 0."""
     if timeout is None:
         return
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or math.isnan(timeout) or timeout <= 0:
-        raise InvalidArgument(f"timeout={timeout!r} must be a number of seconds above 0, or None to wait for ever")
+    if (
+        isinstance(timeout, bool)
+        or not isinstance(timeout, (int, float))
+        or math.isnan(timeout)
+        or timeout <= 0
+    ):
+        raise InvalidArgument(
+            f"timeout={timeout!r} must be a number of seconds above 0, or None to wait for ever"
+        )

@@ -178,7 +178,9 @@ class Reply(Generic[T]):
                 pass  # an exception class that allows no attributes: its escape counts as a crash
             raise self._error
         if self._items is not None:
-            raise TypeError(f"{self._describe() or 'this'} is a stream: read it with `async for` (or `for`), not `await`")
+            raise TypeError(
+                f"{self._describe() or 'this'} is a stream: read it with `async for` (or `for`), not `await`"
+            )
         return cast(T, self._value)
 
     def _add_waiter(self, wake: Callable[[], None]) -> None:
@@ -227,14 +229,18 @@ class Reply(Generic[T]):
                 if self._acquire(lock, give_up_at) or ready():
                     continue
                 if give_up_at is not None and give_up_at <= time.monotonic():
-                    raise DeadlineExceeded(f"{self._describe() or 'this'} gave no result within {timeout:g} s")
+                    raise DeadlineExceeded(
+                        f"{self._describe() or 'this'} gave no result within {timeout:g} s"
+                    )
                 self._expire_if_due()
 
     def _acquire(self, lock: threading.Lock, give_up_at: float | None) -> bool:
         instants = [at for at in (give_up_at, self._due_at()) if at is not None]
         if not instants:
             return lock.acquire()
-        return lock.acquire(timeout=min(max(0.0, min(instants) - time.monotonic()) + 0.001, threading.TIMEOUT_MAX))
+        return lock.acquire(
+            timeout=min(max(0.0, min(instants) - time.monotonic()) + 0.001, threading.TIMEOUT_MAX)
+        )
 
 
 def settled(value: Any = None) -> Reply[Any]:
@@ -311,7 +317,9 @@ class _StreamReader:
         if reply._error is not None:
             reply._unwrap()
         if reply._items is None:
-            raise TypeError(f"{reply._describe() or 'this'} is a value: await it (or call .result()), it is no stream")
+            raise TypeError(
+                f"{reply._describe() or 'this'} is a value: await it (or call .result()), it is no stream"
+            )
         raise end
 
     def __del__(self) -> None:
@@ -319,4 +327,3 @@ class _StreamReader:
         if not reply._done:
             reply._read = True
             reply.cancel()
-

@@ -53,7 +53,15 @@ class Routed(Generic[A]):
 
     __slots__ = ("_key", "_router", "_system", "_timeout", "_timeout_given")
 
-    def __init__(self, system: ActorSystem, router: Router, *, timeout: float | None, timeout_given: bool = False, key: str | None = None) -> None:
+    def __init__(
+        self,
+        system: ActorSystem,
+        router: Router,
+        *,
+        timeout: float | None,
+        timeout_given: bool = False,
+        key: str | None = None,
+    ) -> None:
         self._system = system
         self._router = router
         self._timeout = timeout
@@ -67,10 +75,16 @@ class Routed(Generic[A]):
 
     @overload
     def ask(
-        self, method: Callable[Concatenate[A, P], Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+        self,
+        method: Callable[Concatenate[A, P], Coroutine[Any, Any, R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> Reply[R]: ...
     @overload
-    def ask(self, method: Callable[Concatenate[A, P], R], /, *args: P.args, **kwargs: P.kwargs) -> Reply[R]: ...
+    def ask(
+        self, method: Callable[Concatenate[A, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Reply[R]: ...
     @overload
     def ask(self, method: str, /, *args: Any, **kwargs: Any) -> Reply[Any]: ...
     def ask(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[Any]:
@@ -78,7 +92,9 @@ class Routed(Generic[A]):
         return self._ask(method_name(method), args, kwargs)
 
     @overload
-    def tell(self, method: Callable[Concatenate[A, P], Any], /, *args: P.args, **kwargs: P.kwargs) -> Reply[None]: ...
+    def tell(
+        self, method: Callable[Concatenate[A, P], Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Reply[None]: ...
     @overload
     def tell(self, method: str, /, *args: Any, **kwargs: Any) -> Reply[None]: ...
     def tell(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[None]:
@@ -86,14 +102,20 @@ class Routed(Generic[A]):
         try:
             ref = self._router.pick(self._key, ())
             if ref is None:
-                raise Unavailable(f"{self!r} has no member running now", may_have_run=False, reason="no member")
+                raise Unavailable(
+                    f"{self!r} has no member running now", may_have_run=False, reason="no member"
+                )
         except Exception as error:
             return self._system._lost_tell(self._nobody(), method_name(method), current_message.get(), error)
         return self._system._tell(ref, method_name(method), args, kwargs)
 
     @overload
     def stream(
-        self, method: Callable[Concatenate[A, P], AsyncGenerator[R, Any]], /, *args: P.args, **kwargs: P.kwargs
+        self,
+        method: Callable[Concatenate[A, P], AsyncGenerator[R, Any]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> Reply[R]: ...
     @overload
     def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Reply[Any]: ...
@@ -105,7 +127,11 @@ class Routed(Generic[A]):
 
     def options(self, *, timeout: float | None = _UNCHANGED, key: str | None = _UNCHANGED) -> Any:
         """The same group with another *timeout* (seconds), or with *key*: one key, one member while membership lasts."""
-        changes: dict[str, Any] = {"timeout": self._timeout, "timeout_given": self._timeout_given, "key": self._key}
+        changes: dict[str, Any] = {
+            "timeout": self._timeout,
+            "timeout_given": self._timeout_given,
+            "key": self._key,
+        }
         if timeout is not _UNCHANGED:
             check_timeout(timeout)
             changes.update(timeout=timeout, timeout_given=True)
@@ -151,7 +177,14 @@ class _Route:
 
     __slots__ = ("_args", "_call", "_home", "_kwargs", "_member", "_refused", "_routed", "_sender")
 
-    def __init__(self, routed: Routed[Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], sender: Message | None) -> None:
+    def __init__(
+        self,
+        routed: Routed[Any],
+        call: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        sender: Message | None,
+    ) -> None:
         self._routed = routed
         self._call = call
         self._args = args
@@ -190,7 +223,9 @@ class _Route:
 
     def _refused_by(self, call: Call, error: BaseException) -> bool:
         """`Calls.refuse` asks: True when the call goes another way."""
-        never_ran = isinstance(error, ActorStopped) or (isinstance(error, Unavailable) and not error.may_have_run)
+        never_ran = isinstance(error, ActorStopped) or (
+            isinstance(error, Unavailable) and not error.may_have_run
+        )
         if not never_ran or call._done:
             return False
         self._refused = (*self._refused, (self._member, self._home))

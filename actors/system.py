@@ -53,7 +53,6 @@ _REMEMBERED = 10_000
 """Ended registrations whose names still say `ActorStopped` rather than `NotFound`."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class SystemStatistics:
     """
@@ -147,7 +146,9 @@ class ActorSystem:
 
     def __enter__(self) -> ActorSystem:
         ready = threading.Event()
-        self._own_thread = threading.Thread(target=self._run_loop, args=(ready,), name="understudy-system", daemon=True)
+        self._own_thread = threading.Thread(
+            target=self._run_loop, args=(ready,), name="understudy-system", daemon=True
+        )
         self._own_thread.start()
         ready.wait()
         if self._closed:
@@ -214,7 +215,10 @@ class ActorSystem:
             await self._remote.flush_out()
             self._remote.close()
         for call in self._calls.waiting():
-            self._calls.fail(call, Unavailable(f"{call._describe()}: this process's system stopped", reason="system stopped"))
+            self._calls.fail(
+                call,
+                Unavailable(f"{call._describe()}: this process's system stopped", reason="system stopped"),
+            )
         self._calls.close()
         self._threads.close()
         self._closed = True
@@ -235,7 +239,9 @@ class ActorSystem:
         """Start an actor and return at once; it is gone when it ends. Asks wait for its `on_start`."""
         return self._spawn(cls, args, kwargs)
 
-    def options(self, *, name: str | None = None, mailbox: int | None = None, concurrency: int | None = None) -> SpawnOptions:
+    def options(
+        self, *, name: str | None = None, mailbox: int | None = None, concurrency: int | None = None
+    ) -> SpawnOptions:
         """`spawn` with options of ours beside the user's arguments."""
         return SpawnOptions(self, {"name": name, "mailbox": mailbox, "concurrency": concurrency})
 
@@ -285,7 +291,15 @@ class ActorSystem:
     # -- spawning ----------------------------------------------------------------------
 
     def _spawn(
-        self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], *, parent: Life | None = None, name: str | None = None, mailbox: int | None = None, concurrency: int | None = None
+        self,
+        cls: type,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        parent: Life | None = None,
+        name: str | None = None,
+        mailbox: int | None = None,
+        concurrency: int | None = None,
     ) -> Ref[Any]:
         check_class(cls, args, kwargs)
         if self._loop is None or self._closed:
@@ -296,7 +310,9 @@ class ActorSystem:
             name = self._next_name(cls, parent)
         if parent is not None:
             name = f"{parent.cell.name}/{name}"
-        cell = self._register(name, cls, args, kwargs, parent=parent, mailbox=mailbox, concurrency=concurrency)
+        cell = self._register(
+            name, cls, args, kwargs, parent=parent, mailbox=mailbox, concurrency=concurrency
+        )
         self._on_loop(cell.start)
         return cell.ref()
 
@@ -380,7 +396,9 @@ class ActorSystem:
             call.deadline_at = sender.deadline_at
             call.timeout = None
 
-    def _dispatch(self, call: Call, ref: Ref[Any], args: tuple[Any, ...], kwargs: dict[str, Any], sender: Message | None) -> None:
+    def _dispatch(
+        self, call: Call, ref: Ref[Any], args: tuple[Any, ...], kwargs: dict[str, Any], sender: Message | None
+    ) -> None:
         """Send a registered call to where *ref* lives."""
         cell = ref._cell
         if cell is None:
@@ -394,7 +412,14 @@ class ActorSystem:
             call.peer = None
             self._remote.ask(call, cell, ref, args, kwargs, sender)
             return
-        message = Message(method=call.method, args=args, kwargs=kwargs, answer=call, sender=sender.cell if sender is not None else None, deadline_at=call.deadline_at)
+        message = Message(
+            method=call.method,
+            args=args,
+            kwargs=kwargs,
+            answer=call,
+            sender=sender.cell if sender is not None else None,
+            deadline_at=call.deadline_at,
+        )
         message.pin = ref._pin
         call.message = message
         call.target = ref
@@ -413,7 +438,11 @@ class ActorSystem:
         if home == self.address:
             return self._cell_of(ref._name, ref._uid)
         if self._remote is None:
-            raise Unavailable(f"{ref._name} lives in another process and this system does not listen", may_have_run=False, reason="no inbox")
+            raise Unavailable(
+                f"{ref._name} lives in another process and this system does not listen",
+                may_have_run=False,
+                reason="no inbox",
+            )
         return home
 
     def _cell_of(self, name: str, uid: int) -> Cell:
@@ -428,7 +457,9 @@ class ActorSystem:
 
     def _deliver(self, cell: Cell, message: Message, ref: Ref[Any]) -> None:
         if message.pin and message.pin < cell.incarnation:
-            cell._refuse(message, "incarnation over", ActorStopped(f"incarnation {message.pin} of {cell.name} is over"))
+            cell._refuse(
+                message, "incarnation over", ActorStopped(f"incarnation {message.pin} of {cell.name} is over")
+            )
         else:
             cell.deliver(message)
 
@@ -456,7 +487,9 @@ class ActorSystem:
         self._deliver(cell, message, ref)
         reply._resolve(None)  # nothing happens when it was refused
 
-    def _lost_tell(self, ref: Ref[Any], method: str, sender: Message | None, error: BaseException) -> Reply[None]:
+    def _lost_tell(
+        self, ref: Ref[Any], method: str, sender: Message | None, error: BaseException
+    ) -> Reply[None]:
         self._counts.refused += 1
         name = sender.cell.name if sender is not None and sender.cell is not None else None
         self._emit(events.DeadLettered(ref._name, name, method, type(error).__name__))
@@ -479,7 +512,9 @@ class ActorSystem:
 
     # -- controls: what overtakes every user message -----------------------------------------
 
-    def _control(self, ref: Ref[Any], verb: str, args: tuple[Any, ...], timeout: float | None = None) -> Reply[Any]:
+    def _control(
+        self, ref: Ref[Any], verb: str, args: tuple[Any, ...], timeout: float | None = None
+    ) -> Reply[Any]:
         """Carry out a verb of `_CONTROLS` where the actor lives. Orders inherit no deadline."""
         plain = ref._with(timeout=timeout, timeout_given=True, detached=timeout is None)
         try:
@@ -534,12 +569,16 @@ class ActorSystem:
         if isinstance(place, Cell):
             life.watches[key] = self._watch_cell(place, (life, key), notify, ref)
         elif not ref._home and self.directory is not None:
-            life.watches[key] = self.directory.watch(ref._name, ref._uid, lambda exit: notify(Terminated(ref, exit)))
+            life.watches[key] = self.directory.watch(
+                ref._name, ref._uid, lambda exit: notify(Terminated(ref, exit))
+            )
         else:
             assert self._remote is not None
             life.watches[key] = self._remote.watch(place, ref, notify)
 
-    def _watch_cell(self, cell: Cell, key: Any, notify: Callable[[Terminated], None], ref: Ref[Any]) -> Callable[[], None]:
+    def _watch_cell(
+        self, cell: Cell, key: Any, notify: Callable[[Terminated], None], ref: Ref[Any]
+    ) -> Callable[[], None]:
         if cell.state == "ended":
             notify(Terminated(ref, Exit("not_found")))
             return lambda: None
@@ -597,7 +636,9 @@ class ActorSystem:
                 sink(event)
             except Exception as error:
                 if self._loop is not None:
-                    self._loop.call_exception_handler({"message": f"event sink {sink!r} failed", "exception": error})
+                    self._loop.call_exception_handler(
+                        {"message": f"event sink {sink!r} failed", "exception": error}
+                    )
 
     def _dead_letter(self, target: str, message: Message, reason: str) -> None:
         self._emit(events.DeadLettered(target, message.sender_name, message.method, reason))
@@ -690,5 +731,3 @@ def _new_loop() -> asyncio.AbstractEventLoop:
         return asyncio.new_event_loop()
     loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     return loop
-
-

@@ -51,3 +51,10 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Close the inbox and leave nothing behind. Closing twice is fine."""
+
+
+def open_nng(directory: str) -> Transport:
+    """An nng transport whose inbox is an ipc socket in *directory*, which is private."""
+    from actors._nng import NngTransport
+
+    return NngTransport(directory)

@@ -88,7 +88,9 @@ class Sealer:
         # A keyed hash is set up once and copied per frame: 0.6 µs instead of 1.1 for 200 bytes.
         self._mac = hashlib.blake2b(key=key, digest_size=_MAC_SIZE, person=b"understudy.frame")
 
-    def seal(self, receiver: int, sender: int, sequence: int, address: bytes, envelopes: Iterable[bytes]) -> bytes:
+    def seal(
+        self, receiver: int, sender: int, sequence: int, address: bytes, envelopes: Iterable[bytes]
+    ) -> bytes:
         """One frame of *envelopes* (each made by `envelope`)."""
         body = b"".join(envelopes)
         header = _HEADER.pack(MAGIC, VERSION, 0, receiver, sender, sequence, len(address), len(body))

@@ -38,7 +38,7 @@ from supervisors import settings
 
 if TYPE_CHECKING:
     from supervisors._probe import ProcessId
-    from supervisors._ray import LocalCluster, ProcessView
+    from supervisors._ray import ProcessView
 
 LOG_NAME = "house.log"
 LOCK_NAME = "house.lock"
@@ -73,6 +73,11 @@ class HouseConfig:
     grace: float = 30.0
     """Longest time the app may take to stop in order."""
     start_timeout: float = 60.0
+
+    @property
+    def is_embedded(self) -> bool:
+        """True where the house owns its cluster."""
+        return self.address is None
 
     @classmethod
     def from_line(cls, line: bytes) -> HouseConfig:
@@ -170,7 +175,6 @@ class House:
         self._reporter = reporter
         self._orders = orders
         self._stop_app = stop_app or terminate_stage
-        self._cluster: LocalCluster | None = None
         self._services: list[ProcessId] = []
         self._owns_namespace = False
         """Until the stage's name is ours, what is in the namespace may be another app's."""
@@ -209,7 +213,7 @@ class House:
             _ray.refuse_other_machines()
             return self.config.address
         _adopt_orphans()
-        self._cluster = _ray.start_local(
+        cluster = _ray.start_local(
             self.run_dir,
             namespace=self.config.app_name,
             num_cpus=self.config.num_cpus,
@@ -219,7 +223,7 @@ class House:
             python_path=self.config.sys_path,
         )
         self._services = _probe().children(os.getpid())
-        return self._cluster.address
+        return cluster.address
 
     def _open_stage(self, address: str) -> None:
         from supervisors import _ray
@@ -232,7 +236,7 @@ class House:
                 "run_dir": str(self.run_dir),
                 "key_path": str(key_path),
                 "ray_address": address,
-                "embedded": self._cluster is not None,
+                "embedded": self.config.is_embedded,
                 "house_pid": os.getpid(),
                 "house_start_time": settings.process_start_time(os.getpid()),
                 "sys_path": list(self.config.sys_path),
@@ -276,10 +280,10 @@ class House:
         if self.stage is not None:
             self._close_app(self.stage)
         with _last_resort(self.end_by_force):
-            if self._cluster is None:
-                self._leave_external()
+            if self.config.is_embedded:
+                self._end_cluster()
             else:
-                self._end_cluster(self._cluster)
+                self._leave_external()
         self._reporter.phase("stopped", seconds=_since(began_at))
 
     def _close_app(self, stage: ProcessView) -> None:
@@ -304,7 +308,7 @@ class House:
         except Exception:
             traceback.print_exc()
 
-    def _end_cluster(self, cluster: LocalCluster) -> None:
+    def _end_cluster(self) -> None:
         from supervisors import _ray
 
         probe = _probe()
@@ -317,7 +321,6 @@ class House:
         probe.end_processes(self._services)
         probe.end_processes(family)
         _end_family()
-        cluster.remove_directories()
 
     def _leave_external(self) -> None:
         from supervisors import _ray
@@ -334,7 +337,7 @@ class House:
     def end_by_force(self) -> None:
         """When Ray hangs: what a close does, without Ray. The process ends with it."""
         print("Ray took too long, ending by force", file=sys.stderr, flush=True)
-        if self.config.address is None:
+        if self.config.is_embedded:
             _end_family()
         _leave_run_dir(self.run_dir, keep_log=True)
         self._reporter.phase("stopped", forced=True)

@@ -20,8 +20,8 @@ from typing import Any
 from actors.errors import InvalidArgument, SerializationError, nearest
 from actors.pickling import dumps, loads
 
-loading_files: set[str] = set()
-"""App files that are being loaded in this process right now."""
+in_host = False
+"""True in a process that carries members: an app file must not run itself here."""
 
 
 def class_reference(cls: type) -> dict[str, str]:
@@ -67,14 +67,11 @@ def load_file(path: str, name: str | None = None) -> ModuleType:
         raise InvalidArgument(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    loading_files.add(str(file))
     try:
         spec.loader.exec_module(module)
     except BaseException:
         sys.modules.pop(name, None)
         raise
-    finally:
-        loading_files.discard(str(file))
     return module
 
 

@@ -46,7 +46,7 @@ class ChildSpec:
 
     def __post_init__(self) -> None:
         checks.name("ChildSpec", "id", self.id)
-        _check_class("ChildSpec", self.actor_class)
+        check_class("ChildSpec", self.actor_class)
         checks.choice("ChildSpec", "restart", self.restart, RESTARTS)
         if self.shutdown is not None:
             check_shutdown("ChildSpec", self.shutdown)
@@ -120,7 +120,8 @@ def bound_arguments(
     return tuple(args), dict(kwargs)
 
 
-def _check_class(owner: str, actor_class: object) -> None:
+def check_class(owner: str, actor_class: object) -> None:
+    """A subclass of `Actor`."""
     # Imported here so that reading a spec's names never loads the runtime.
     from actors.actor import Actor
 

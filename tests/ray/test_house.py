@@ -173,6 +173,9 @@ class HouseUnderTest:
         if hasattr(self, "process"):
             if self.process.poll() is None:
                 self.family += [*_probe.descendants(self.process.pid), identity(self.process.pid)]
+                self.hang_up()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(5)
             _probe.end_processes(self.family)
             self.process.wait()
             for stream in (self.process.stdin, self.process.stdout):

@@ -1,0 +1,441 @@
+"""
+The company: an app's host processes, the slots they hold and the understudies that wait.
+
+It fills slots with processes and reports when a process has died: the end of the process,
+proven by its pidfd, nothing less. Which members live again is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from actors.errors import ActorError, StartFailed, Unavailable
+from actors.exit import Exit
+from actors.ref import Ref
+from actors.system import ActorSystem
+from supervisors import placement, settings
+from supervisors.service import ServicePlan
+
+HOST_ACTOR = "host"
+"""Name of the actor in every host that takes the stage's orders."""
+
+_POLL = 0.25
+"""Seconds between two looks at what only Ray knows: slots that wait, lifelines that ended."""
+_TRIES = 5
+"""Hosts that may die while they take a slot before the start counts as failed."""
+_REFILL_PAUSE = 0.3
+"""Seconds after a promotion before the next understudy is started: the restart goes first."""
+_START_PAUSE = 1.0
+"""Seconds before another blank host is tried when one did not come up."""
+
+
+@dataclass(eq=False)
+class Host:
+    """One process of ours, from the order to start it until its proven end."""
+
+    name: str
+    node_id: str | None
+    actor: Any
+    """The Ray actor that carries it."""
+    lifeline: Any = None
+    ref: Ref[Any] | None = None
+    address: str = ""
+    pid: int = 0
+    start_time: int = 0
+    gpu_ids: tuple[str, ...] = ()
+    service: str | None = None
+    slot: Slot | None = None
+    up: asyncio.Future[None] | None = None
+    """Done once it has said hello; failed when it never will."""
+    dead: bool = False
+    farewell: Exit | None = None
+    """What it said itself before it ended."""
+    ordered: Exit | None = None
+    """Why we ended it."""
+    pidfd: int = -1
+
+
+@dataclass(eq=False)
+class Slot:
+    """What a host may use: a Ray placement group, or just a node where nothing was asked for."""
+
+    name: str
+    service: str
+    bundle: dict[str, float]
+    labels: dict[str, str]
+    node_id: str | None = None
+    is_made: bool = False
+    gpu_ids: tuple[str, ...] = ()
+    """Told by Ray to the first host; later ones are given the same devices."""
+    host: Host | None = None
+    manning: asyncio.Task[Host] | None = None
+    members: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def gpus(self) -> float:
+        return self.bundle.get("GPU", 0.0)
+
+
+class Company:
+    """All hosts of one app. Loop thread only; Ray is called on threads of its own."""
+
+    def __init__(self, system: ActorSystem, host_config: Mapping[str, Any], understudies: int, *, on_died: Callable[[Host, tuple[str, ...], Exit, bool], None], on_event: Callable[..., None]) -> None:
+        from supervisors import _ray
+
+        self._ray = _ray
+        self._system = system
+        self._config = host_config
+        self._understudies = understudies
+        self._on_died = on_died
+        self._on_event = on_event
+        self._calls = ThreadPoolExecutor(1, thread_name_prefix="ray-calls")
+        self._hosts: dict[str, Host] = {}
+        self._slots: dict[str, Slot] = {}
+        self._numbers = itertools.count(1)
+        self._slot_numbers = itertools.count(1)
+        self._nodes: list[Any] = []
+        self._closing = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._refilling = False
+
+    async def open(self, hosts_expected: int) -> None:
+        """Learn the nodes; start what will surely be needed, all at once."""
+        await self.look_at_nodes()
+        self._task(self._watch_lifelines())
+        alive = [node.node_id for node in self._nodes if node.alive]
+        if len(alive) == 1:
+            for _ in range(hosts_expected):
+                self._spawn(alive[0])
+        else:
+            self._refill()
+
+    async def look_at_nodes(self) -> list[Any]:
+        """The cluster's nodes now."""
+        self._nodes = await self._call(self._ray.nodes)
+        return self._nodes
+
+    # -- slots -------------------------------------------------------------------------
+
+    def slot_for(self, plan: ServicePlan, member: str) -> Slot:
+        """The slot of *member*: the one it had, or one that has room, or a new one."""
+        mine = {name: slot for name, slot in self._slots.items() if slot.service == plan.name}
+        for slot in mine.values():
+            if member in slot.members:
+                return slot
+        load = {name: len(slot.members) for name, slot in mine.items()}
+        chosen = placement.choose_slot(load, plan.per_host, placement.cpus(self._nodes))
+        slot = self._slots[chosen] if chosen is not None else self._new_slot(plan)
+        slot.members[member] = None
+        return slot
+
+    def _new_slot(self, plan: ServicePlan) -> Slot:
+        from supervisors.resources import Resources
+
+        resources = Resources.from_dict(plan.resources)
+        slot = Slot(f"{plan.name}-{next(self._slot_numbers)}", plan.name, resources.bundle(), dict(resources.labels))
+        self._slots[slot.name] = slot
+        return slot
+
+    async def man(self, slot: Slot, plan: ServicePlan, on_pending: Callable[[str], None]) -> Host:
+        """
+        A host in *slot* that is open for *plan*; shared by all who ask meanwhile.
+
+        Waits as long as the cluster has no room and says why through *on_pending*.
+        `StartFailed` when no process comes up.
+        """
+        await self._place(slot, on_pending)
+        if slot.host is not None and not slot.host.dead:
+            return slot.host
+        if slot.manning is None:
+            slot.manning = self._task(self._fill(slot, plan))
+            slot.manning.add_done_callback(partial(_manned, slot))
+        return await asyncio.shield(slot.manning)
+
+    async def _place(self, slot: Slot, on_pending: Callable[[str], None]) -> None:
+        if slot.node_id is not None and self._is_node_alive(slot.node_id):
+            return
+        if not slot.bundle:
+            await self._place_freely(slot, on_pending)
+            return
+        if not slot.is_made:
+            slot.is_made = True
+            await self._call(self._ray.make_slot, slot.name, slot.bundle, slot.labels)
+        while True:
+            view = await self._call(self._ray.slot_state, slot.name)
+            if view.state == "ready":
+                slot.node_id = view.node_id
+                return
+            nodes = await self.look_at_nodes()
+            on_pending(placement.why_pending(slot.bundle, slot.labels, nodes))
+            await asyncio.sleep(_POLL)
+
+    async def _place_freely(self, slot: Slot, on_pending: Callable[[str], None]) -> None:
+        while (node_id := placement.choose_node(self._nodes, slot.labels, self._hosts_by_node())) is None:
+            on_pending(placement.why_pending({}, slot.labels, self._nodes))
+            await asyncio.sleep(_POLL)
+            await self.look_at_nodes()
+        slot.node_id = node_id
+
+    async def _fill(self, slot: Slot, plan: ServicePlan) -> Host:
+        problem: BaseException | None = None
+        for _ in range(_TRIES):
+            host = self._take_blank(slot) or self._spawn(slot.node_id, slot)
+            host.slot, host.service = slot, plan.name
+            try:
+                assert host.up is not None
+                await asyncio.shield(host.up)
+                if slot.gpus and not slot.gpu_ids:
+                    slot.gpu_ids = host.gpu_ids
+                assert host.ref is not None
+                await host.ref.open(plan.to_plain(), ",".join(slot.gpu_ids))
+            except (Unavailable, StartFailed) as error:
+                problem = error
+                await self._proven_dead(host)
+                continue
+            slot.host = host
+            self._refill_later()
+            return host
+        raise StartFailed(f"no process came up for {plan.name}: {problem}") from problem
+
+    async def _proven_dead(self, host: Host) -> None:
+        """A failed call proves nothing: wait for the end, and see to it."""
+        if host.dead:
+            return
+        self.kill(host, Exit("killed", "it did not come up"))
+        for _ in range(200):
+            if host.dead:
+                return
+            await asyncio.sleep(0.01)
+
+    def leave_slot(self, slot: Slot, member: str) -> None:
+        """*member* no longer needs its place; an empty slot is given back once its host has ended."""
+        slot.members.pop(member, None)
+        if slot.members or self._closing:
+            return
+        self._slots.pop(slot.name, None)
+        if slot.manning is not None:
+            slot.manning.cancel()
+        self._task(self._give_back(slot))
+
+    async def _give_back(self, slot: Slot) -> None:
+        host = slot.host
+        if host is not None and not host.dead:
+            await self.dismiss(host)
+        if slot.is_made:
+            await self._call(self._ray.remove_slot, slot.name)
+
+    # -- hosts -------------------------------------------------------------------------
+
+    def _take_blank(self, slot: Slot) -> Host | None:
+        if slot.gpus and not slot.gpu_ids:
+            return None  # only a process that asks Ray for GPUs is told which ones
+        blanks = [host for host in self._hosts.values() if host.service is None and host.node_id == slot.node_id and not host.dead]
+        blanks.sort(key=lambda host: host.address == "")  # those that are up first
+        return blanks[0] if blanks else None
+
+    def _spawn(self, node_id: str | None, slot: Slot | None = None) -> Host:
+        """Order a new process; inside *slot* where Ray has to tell its GPUs."""
+        name = f"host-{next(self._numbers)}"
+        in_slot = slot is not None and slot.gpus > 0 and not slot.gpu_ids
+        host = Host(name, node_id, None, up=asyncio.get_running_loop().create_future())
+        assert host.up is not None
+        host.up.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._hosts[name] = host
+        options: dict[str, Any] = {"node_id": node_id}
+        if in_slot and slot is not None:
+            options = {"slot": slot.name, "num_gpus": slot.gpus}
+        self._task(self._order(host, options))
+        return host
+
+    async def _order(self, host: Host, options: dict[str, Any]) -> None:
+        config = {**self._config, "host_name": host.name}
+        try:
+            host.actor = await self._call(partial(self._ray.spawn_host, config, name=host.name, **options))
+            host.lifeline = await self._call(self._ray.arm_lifeline, host.actor, 1)
+        except Exception as error:
+            self._never_up(host, str(error))
+
+    def host_up(self, name: str, pid: int, start_time: int, address: str, gpu_ids: tuple[str, ...]) -> None:
+        """A process has said hello: watch it from now on."""
+        host = self._hosts.get(name)
+        if host is None or host.dead:
+            return
+        host.pid, host.start_time, host.address, host.gpu_ids = pid, start_time, address, gpu_ids
+        host.ref = self._system.ref(f"{address}#{HOST_ACTOR}").options(timeout=None)
+        try:
+            host.pidfd = os.pidfd_open(pid)
+        except OSError:
+            self._died(host)
+            return
+        asyncio.get_running_loop().add_reader(host.pidfd, self._died, host)
+        if not settings.is_alive(pid, start_time):
+            self._died(host)  # the pid was somebody else's already
+        elif host.up is not None and not host.up.done():
+            host.up.set_result(None)
+            self._refill_later()
+
+    def farewell(self, name: str, exit: Exit) -> None:
+        """A host says why it will end."""
+        if (host := self._hosts.get(name)) is not None:
+            host.farewell = exit
+
+    def kill(self, host: Host, why: Exit) -> None:
+        """SIGKILL a process; its end is reported like any other, with *why* as the reason."""
+        host.ordered = host.ordered or why
+        if host.pid and settings.is_alive(host.pid, host.start_time):
+            os.kill(host.pid, signal.SIGKILL)
+        elif host.actor is not None and not host.pid:
+            self._task(self._call(self._ray.kill_host, host.name))
+
+    async def dismiss(self, host: Host) -> None:
+        """Let an empty host end in order; ends it when it does not within 2 s."""
+        host.ordered = Exit("shutdown")
+        try:
+            if host.ref is not None:
+                await host.ref.options(timeout=2.0).leave()
+        except ActorError:
+            pass  # it ended before its answer left, or it never will: the end is what counts
+        for _ in range(100):
+            if host.dead:
+                return
+            await asyncio.sleep(0.02)
+        self.kill(host, Exit("killed", "it did not leave"))
+        await self._proven_dead(host)
+
+    def _died(self, host: Host) -> None:
+        if host.dead:
+            return
+        host.dead = True
+        if host.pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(host.pidfd)
+            os.close(host.pidfd)
+            host.pidfd = -1
+        self._hosts.pop(host.name, None)
+        self._never_up(host, "its process ended")
+        members: tuple[str, ...] = ()
+        if host.slot is not None and host.slot.host is host:
+            host.slot.host = None
+            members = tuple(host.slot.members)
+        exit = host.farewell or host.ordered or Exit("killed", "SIGKILL or os._exit")
+        if not self._closing:
+            if host.service is None:
+                self._on_event("understudy.died", host=host.name, pid=host.pid, reason=str(exit))
+            self._on_died(host, members, exit, host.ordered is None)
+            self._refill_later()
+
+    def _never_up(self, host: Host, reason: str) -> None:
+        if host.up is not None and not host.up.done():
+            host.up.set_exception(StartFailed(f"{host.name} did not come up: {reason}"))
+            if not host.pid:
+                host.dead = True
+                self._hosts.pop(host.name, None)
+                if not self._closing:
+                    self._on_event("host.failed", host=host.name, reason=reason)
+                    self._system.clock.call_later(_START_PAUSE, self._refill)
+
+    async def _watch_lifelines(self) -> None:
+        """Ray's word on processes that never said hello, and on causes of death."""
+        calls = ThreadPoolExecutor(1, thread_name_prefix="ray-lifelines")
+        loop = asyncio.get_running_loop()
+        try:
+            while not self._closing:
+                waiting = {id(host.lifeline): host for host in self._hosts.values() if host.lifeline is not None and not host.pid}
+                if not waiting:
+                    await asyncio.sleep(_POLL)
+                    continue
+                lifelines = [host.lifeline for host in waiting.values()]
+                ended = await loop.run_in_executor(calls, self._ray.wait_lifelines, lifelines, _POLL)
+                for lifeline in ended:
+                    cause = await loop.run_in_executor(calls, self._ray.cause_of_death, lifeline)
+                    host = waiting[id(lifeline)]
+                    if not host.pid:
+                        self._never_up(host, cause[1] if cause is not None else "it ended")
+        finally:
+            calls.shutdown(wait=False)
+
+    # -- understudies --------------------------------------------------------------------
+
+    def _refill_later(self) -> None:
+        if not self._closing:
+            self._system.clock.call_later(_REFILL_PAUSE, self._refill)
+
+    def _refill(self) -> None:
+        """Start one blank host where one is missing; the next when this one is up."""
+        if self._closing:
+            return
+        starting = [host for host in self._hosts.values() if not host.address]
+        if starting:
+            return  # one at a time; each hello looks again
+        blanks: dict[str | None, int] = {}
+        for host in self._hosts.values():
+            if host.service is None:
+                blanks[host.node_id] = blanks.get(host.node_id, 0) + 1
+        for node in self._nodes:
+            if node.alive and blanks.get(node.node_id, 0) < self._understudies:
+                self._spawn(node.node_id)
+                return
+
+    # -- the whole -------------------------------------------------------------------------
+
+    def hosts(self) -> list[Host]:
+        """All processes that live or start."""
+        return list(self._hosts.values())
+
+    def nodes(self) -> list[Any]:
+        """The nodes as last seen."""
+        return self._nodes
+
+    async def close(self) -> None:
+        """End all hosts, wait for their end, give all slots back."""
+        self._closing = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*(self._end(host) for host in self.hosts()))
+        for slot in self._slots.values():
+            if slot.is_made:
+                await self._call(self._ray.remove_slot, slot.name)
+        self._calls.shutdown(wait=False)
+
+    async def _end(self, host: Host) -> None:
+        if host.pid:
+            self.kill(host, Exit("shutdown"))
+            for _ in range(100):
+                if host.dead:
+                    return
+                await asyncio.sleep(0.01)
+        else:
+            await self._call(self._ray.kill_host, host.name)
+
+    def _hosts_by_node(self) -> dict[str, int]:
+        count: dict[str, int] = {}
+        for slot in self._slots.values():
+            if slot.node_id is not None:
+                count[slot.node_id] = count.get(slot.node_id, 0) + 1
+        return count
+
+    def _is_node_alive(self, node_id: str) -> bool:
+        return any(node.node_id == node_id and node.alive for node in self._nodes)
+
+    async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._calls, function, *args)
+
+    def _task(self, coroutine: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _manned(slot: Slot, task: asyncio.Task[Host]) -> None:
+    if slot.manning is task:
+        slot.manning = None
+    if not task.cancelled():
+        task.exception()  # whoever waited has been told

@@ -1,0 +1,250 @@
+"""
+The host: a process that carries members of one service, blank until the stage says which.
+
+Its `host` actor takes the stage's orders and reports ends; it decides nothing. The user's
+class and arguments are opened here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from actors.actor import Actor
+from actors.children import Children
+from actors.errors import ActorError
+from actors.events import Event, PeerLost
+from actors.exit import Exit
+from actors.ref import Ref
+from actors.rundir import read_key
+from actors.system import ActorSystem
+from actors.transport import open_nng
+from supervisors import loading
+from supervisors.company import HOST_ACTOR
+from supervisors.registry import Registry, ServiceView, spawn_registry
+from supervisors.service import ServicePlan
+from supervisors.settings import process_start_time
+
+_SWITCH_INTERVAL = 0.0005
+"""Seconds between thread switches: with one CPU-bound handler a control message waits 1.5 ms instead of 10.7."""
+
+_EMBEDDED_ORPHAN_TIMEOUT = 30.0
+_EXTERNAL_ORPHAN_TIMEOUT = 600.0
+
+
+def open_host(config: Mapping[str, Any]) -> HostProcess:
+    """Start the system of this process and say hello to the stage; called once, on the main thread."""
+    return HostProcess(config)
+
+
+class HostProcess:
+    """A host from its first moment to its last."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        sys.setswitchinterval(_SWITCH_INTERVAL)
+        with contextlib.suppress(RuntimeError):
+            multiprocessing.set_start_method("spawn")
+        self.config = config
+        self.registry = Registry(config["app_name"])
+        self.system = ActorSystem(
+            transport=open_nng(config["run_dir"]),
+            key=read_key(config["key_path"]),
+            directory=self.registry,
+            sinks=(self._saw,),
+        )
+        self.system.__enter__()
+        spawn_registry(self.system, self.registry)
+        self._stage = self.system.ref(f"{config['stage_address']}#stage").options(timeout=None)
+        self._actor = self.system.options(name=HOST_ACTOR).spawn(HostActor, self)
+        self._say_hello()
+
+    @property
+    def stage(self) -> Ref[Any]:
+        """The stage's control actor."""
+        return self._stage
+
+    def _say_hello(self) -> None:
+        pid = os.getpid()
+        devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+        views = self._stage.host_up(
+            self.config["host_name"], pid, process_start_time(pid) or 0, self.system.address, devices
+        ).result(timeout=30)
+        self.registry.take([ServiceView.from_plain(view) for view in views])
+        # The modules of the app's classes ahead of time, off the loop: an understudy then
+        # starts in milliseconds. Not where GPUs are at stake: which devices a process may
+        # see has to be settled before any user import.
+        if not self.config["uses_gpus"]:
+            threading.Thread(target=self._import_ahead, name="understudy-imports", daemon=True).start()
+
+    def _import_ahead(self) -> None:
+        for module in self.config["modules"]:
+            with contextlib.suppress(Exception):  # reported where it matters, at the start of a member
+                loading.load_module(module, self.config["files"])
+
+    def terminate(self) -> None:
+        """SIGTERM: stop in order, then end."""
+        self._actor.tell("terminate")
+
+    def close(self) -> None:
+        """End without further ado."""
+        os._exit(0)
+
+    def _saw(self, event: Event) -> None:
+        from actors.events import log_sink
+
+        if isinstance(event, PeerLost) and event.address == self.config["stage_address"]:
+            embedded = self.config["embedded"]
+            limit = self.config.get("orphan_timeout") or (_EMBEDDED_ORPHAN_TIMEOUT if embedded else _EXTERNAL_ORPHAN_TIMEOUT)
+            self.system.clock.call_later(limit, self.close)
+        log_sink(event)
+
+
+class HostActor(Actor):
+    """Takes the stage's orders for this process. Starts and stops go on side by side."""
+
+    concurrency = 10_000
+    mailbox = 100_000
+    ask_timeout = None
+
+    def __init__(self, process: HostProcess) -> None:
+        self._process = process
+        self._children = Children(self.context, _Reports(self))
+        self._plan: ServicePlan | None = None
+        self._class: type[Any] | None = None
+        self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+        self._problem: BaseException | None = None
+        self._starting: dict[str, asyncio.Future[Any]] = {}
+        self._stopping: dict[str, asyncio.Future[Exit]] = {}
+        self._incarnations: dict[str, int] = {}
+
+    # -- orders ------------------------------------------------------------------------
+
+    async def open(self, plan: dict[str, Any], devices: str) -> None:
+        """Become a host of this service. What its module raises is told when a member is started."""
+        self._plan = ServicePlan.from_plain(plan)
+        if devices:
+            os.environ["CUDA_VISIBLE_DEVICES"] = devices
+        await asyncio.get_running_loop().run_in_executor(None, self._load)
+
+    def _load(self) -> None:
+        assert self._plan is not None
+        loading.in_host = True
+        try:
+            self._class = loading.load_class(self._plan.class_reference, self._process.config["files"])
+            self._arguments = loading.unpack_arguments(self._plan.arguments)
+        except BaseException as error:
+            self._problem = error
+
+    async def start_member(self, name: str, uid: int, incarnation: int) -> tuple[str, Any]:
+        """Begin a life: `("started",)`, `("ignored",)`, or `("failed", exit)` when it ended before it began."""
+        if self._problem is not None:
+            return "failed", plain_exit(Exit("start_failed", self._problem))
+        assert self._plan is not None and self._class is not None
+        self._starting[name] = future = asyncio.get_running_loop().create_future()
+        self._incarnations[name] = incarnation
+        args, kwargs = self._arguments
+        self._children.start(
+            name,
+            self._class,
+            args,
+            kwargs,
+            start_timeout=self._plan.start_timeout,
+            shutdown=self._plan.shutdown,
+            mailbox=self._plan.mailbox,
+            concurrency=self._plan.concurrency,
+            name=name,
+            uid=uid,
+            incarnation=incarnation,
+        )
+        try:
+            return await future  # type: ignore[no-any-return]
+        finally:
+            self._starting.pop(name, None)
+
+    async def stop_member(self, name: str, shutdown: float, hand_back: bool) -> tuple[str, str, str]:
+        """End a life within *shutdown* seconds; *hand_back* refuses what waits in its mailbox."""
+        self._stopping[name] = future = asyncio.get_running_loop().create_future()
+        exit = Exit("shutdown") if shutdown > 0 else Exit("killed", "brutal_kill")
+        self._children.halt(name, exit, shutdown, keep_mailbox=not hand_back)
+        try:
+            return plain_exit(await future)
+        finally:
+            self._stopping.pop(name, None)
+
+    async def forget_member(self, name: str) -> None:
+        """The registration of a member is over."""
+        self._children.forget(name)
+
+    async def leave(self) -> None:
+        """End this process once the answer is out."""
+        asyncio.get_running_loop().call_later(0.05, self._process.close)
+
+    async def terminate(self) -> None:
+        """SIGTERM: every member stops in order, the stage is told, the process ends."""
+        exit = Exit("shutdown", "SIGTERM")
+        with contextlib.suppress(ActorError):
+            await self._process.stage.options(timeout=2.0).host_leaving(self._process.config["host_name"], plain_exit(exit))
+        shutdown = self._plan.shutdown if self._plan is not None else 0.0
+        await asyncio.gather(*(self.stop_member(name, shutdown, True) for name in list(self._incarnations)))
+        self._process.close()
+
+    async def statistics(self) -> dict[str, Any]:
+        """This process's counters."""
+        import dataclasses
+
+        return dataclasses.asdict(self.context.system.statistics())
+
+    # -- reports -----------------------------------------------------------------------------
+
+    def _began(self, name: str, outcome: tuple[Any, ...]) -> None:
+        future = self._starting.get(name)
+        if future is not None and not future.done():
+            future.set_result(outcome)
+
+    def _ended(self, name: str, exit: Exit, handled: int) -> None:
+        incarnation = self._incarnations.get(name, 0)
+        self._process.stage.tell("member_exited", self._process.config["host_name"], name, incarnation, plain_exit(exit), handled)
+
+    def _stopped(self, name: str, exit: Exit) -> None:
+        self._began(name, ("failed", plain_exit(exit)))
+        future = self._stopping.get(name)
+        if future is not None and not future.done():
+            future.set_result(exit)
+
+
+class _Reports:
+    """What became of the members (`actors.children.Reports`)."""
+
+    def __init__(self, host: HostActor) -> None:
+        self._host = host
+
+    def started(self, child_id: str) -> None:
+        self._host._began(child_id, ("started",))
+
+    def ignored(self, child_id: str) -> None:
+        self._host._began(child_id, ("ignored",))
+
+    def start_failed(self, child_id: str, exit: Exit) -> None:
+        self._host._began(child_id, ("failed", plain_exit(exit)))
+
+    def exited(self, child_id: str, exit: Exit, handled: int) -> None:
+        self._host._ended(child_id, exit, handled)
+
+    def stopped(self, child_id: str, exit: Exit) -> None:
+        self._host._stopped(child_id, exit)
+
+
+def plain_exit(exit: Exit) -> tuple[str, str, str]:
+    """An exit without anything of the user's in it: kind, one line, traceback."""
+    detail = exit.detail
+    if isinstance(detail, BaseException):
+        return exit.kind, f"{type(detail).__name__}: {detail}", "".join(traceback.format_exception(detail)).rstrip()
+    return exit.kind, "" if detail is None else str(detail), ""
+

@@ -1,0 +1,423 @@
+"""
+The stage: the control process of a running app. Root of supervision, registry, and the
+control actor that everybody else is a client of.
+
+It never imports or unpickles what is the user's. It says everything in plain data that
+JSON can carry, so the command line needs no pickle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, ClassVar
+
+from actors.actor import Actor
+from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, Unavailable, nearest
+from actors.events import DeadLettered, Event, FrameRejected, PeerLost
+from actors.exit import Exit
+from actors.ref import Ref
+from actors.rundir import read_key
+from actors.system import ActorSystem
+from actors.transport import open_nng
+from supervisors import placement, settings
+from supervisors.company import Company, Host
+from supervisors.registry import REGISTRY_NAME, Registry, ServiceView
+from supervisors.service import ServicePlan
+from supervisors.troupe import Troupe, exit_from_plain
+
+STAGE_ACTOR = "stage"
+_KEPT_EVENTS = 10_000
+
+
+def open_stage(config: Mapping[str, Any]) -> StageProcess:
+    """Start the control actor and write the stage record; called once, on the main thread."""
+    return StageProcess(config)
+
+
+class StageProcess:
+    """The stage's process: its system, its record, its end."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        sys.setswitchinterval(0.0005)
+        self.config = config
+        self.registry = Registry(config["app_name"])
+        self.system = ActorSystem(
+            transport=open_nng(config["run_dir"]),
+            key=read_key(config["key_path"]),
+            directory=self.registry,
+            sinks=(),
+        )
+        self.system.__enter__()
+        self.registry.attach(self.system)
+        self._stage = self.system.options(name=STAGE_ACTOR).spawn(Stage, self)
+        self._stage.wait_started().result(timeout=30)
+        self._record().write(settings.record_path(config["app_name"]) if config.get("in_run_root", True) else f"{config['run_dir']}/{settings.RECORD_NAME}")
+
+    def _record(self) -> settings.StageRecord:
+        pid = os.getpid()
+        return settings.StageRecord(
+            address=self.system.address,
+            host_id=self.system.address.removesuffix(".ipc")[-16:],
+            pid=pid,
+            start_time=settings.process_start_time(pid) or 0,
+            epoch=1,
+            key_path=self.config["key_path"],
+            app=self.config["app_name"],
+            house_pid=self.config.get("house_pid"),
+        )
+
+    def terminate(self) -> None:
+        """SIGTERM: stop the app in order, then end."""
+        self._stage.tell("stop")
+
+    def end(self) -> None:
+        """End the process; from a thread, since the loop is what runs this."""
+        threading.Thread(target=self._end, name="stage-end", daemon=True).start()
+
+    def _end(self) -> None:
+        with contextlib.suppress(Exception):
+            self.system.stop().result(timeout=2.0)
+        os._exit(0)
+
+    def close(self) -> None:
+        """End at once."""
+        os._exit(0)
+
+
+class Stage(Actor):
+    """The app's control actor. Questions are answered while orders are carried out."""
+
+    is_supervisor: ClassVar[bool] = True
+    ask_timeout: ClassVar[float | None] = None
+    concurrency: ClassVar[int] = 10_000
+    mailbox: ClassVar[int] = 100_000
+
+    def __init__(self, process: StageProcess) -> None:
+        self._process = process
+        config = process.config
+        self._app: dict[str, Any] = config["app"] or {}
+        self._name: str = config["app_name"]
+        self._troupes: dict[str, Ref[Troupe]] = {}
+        self._plans = {plain["name"]: ServicePlan.from_plain(plain) for plain in self._app.get("services", ())}
+        self._subscribers: dict[str, Ref[Any]] = {}
+        self._events: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
+        self._event_number = 0
+        self._listeners: set[asyncio.Event] = set()
+        self._ready = asyncio.Event()
+        self._is_stopping = False
+        self._stopped: asyncio.Future[None] | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._company = Company(
+            self.context.system,
+            self._host_config(config),
+            self._app.get("understudies", 1),
+            on_died=self._host_died,
+            on_event=self._note,
+        )
+
+    def _host_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        modules = [plan.class_reference["module"] for plan in self._plans.values() if "module" in plan.class_reference]
+        return {
+            "app_name": self._name,
+            "run_dir": config["run_dir"],
+            "key_path": config["key_path"],
+            "stage_address": self.context.system.address,
+            "sys_path": list(config.get("sys_path", ())),
+            "files": self._app.get("files", {}),
+            "modules": list(dict.fromkeys(modules)),
+            "uses_gpus": any(plan.resources.get("gpu") for plan in self._plans.values()),
+            "embedded": config.get("embedded", True),
+            "orphan_timeout": self._app.get("orphan_timeout"),
+        }
+
+    async def on_start(self) -> None:
+        self.context.system.subscribe(self._saw)
+        self._opening = asyncio.get_running_loop().create_task(self._open())
+
+    # -- opening ---------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        await self._company.look_at_nodes()
+        await self._company.open(self._hosts_expected() + self._app.get("understudies", 1))
+        for name, plan in self._plans.items():
+            troupe = self.context.options(name=name).spawn(Troupe, plan, self._company, self._publish, self._note)
+            self._troupes[name] = troupe
+            with contextlib.suppress(ActorError):
+                await troupe.wait_started()
+        self._note("app.ready", app=self._name)
+        self._ready.set()
+
+    def _hosts_expected(self) -> int:
+        """Processes that the services will need and that need no slot of their own first."""
+        total = 0
+        cpus = placement.cpus(self._company.nodes())
+        for plan in self._plans.values():
+            if plan.resources.get("gpu") or plan.resources.get("labels"):
+                continue
+            hosts = math.ceil(plan.size / plan.per_host) if plan.per_host else min(plan.size, cpus)
+            total += self._that_fit(plan, hosts)
+        return total
+
+    def _that_fit(self, plan: ServicePlan, hosts: int) -> int:
+        free: dict[str, float] = {}
+        for node in self._company.nodes():
+            for name, amount in node.available.items():
+                free[name] = free.get(name, 0.0) + amount
+        amounts = {"CPU": plan.resources["cpu"], "memory": plan.resources["memory"] or 0, **plan.resources["custom"]}
+        return min([hosts, *(int(free.get(name, 0.0) // amount) for name, amount in amounts.items() if amount)])
+
+    async def wait_ready(self) -> dict[str, Any]:
+        """Resolves when every service has started what can be placed; says what `ps` says."""
+        await self._ready.wait()
+        return await self.ps()
+
+    # -- what hosts say ------------------------------------------------------------------------
+
+    async def host_up(self, name: str, pid: int, start_time: int, address: str, gpu_ids: list[str]) -> list[tuple[Any, ...]]:
+        """A host's hello; answered with the views of all services."""
+        self._company.host_up(name, pid, start_time, address, tuple(gpu_ids))
+        return self._subscribe(address)
+
+    async def host_leaving(self, name: str, exit: tuple[str, str, str]) -> None:
+        """A host's farewell."""
+        self._company.farewell(name, exit_from_plain(exit)[0])
+
+    async def member_exited(self, host: str, name: str, incarnation: int, exit: tuple[str, str, str], handled: int) -> None:
+        """A member's life ended by itself."""
+        troupe = self._troupes.get(name.partition("/")[0])
+        if troupe is not None:
+            reason, traceback = exit_from_plain(exit)
+            if traceback:
+                self._note("member.crashed", member=name, incarnation=incarnation, reason=str(reason), traceback=traceback)
+            await troupe.exited(name, incarnation, reason, traceback, handled)
+
+    def _host_died(self, host: Host, members: tuple[str, ...], exit: Exit, counts: bool) -> None:
+        troupe = self._troupes.get(host.service or "")
+        if host.service is not None:
+            self._note("host.died", host=host.name, pid=host.pid, service=host.service, members=list(members), reason=str(exit))
+        if troupe is not None and members:
+            troupe.tell(Troupe.host_died, host, members, exit, counts)
+
+    # -- views --------------------------------------------------------------------------------
+
+    async def subscribe(self, address: str) -> list[tuple[Any, ...]]:
+        """Have the registry actor at *address* told of every change; answered with the views now."""
+        return self._subscribe(address)
+
+    def _subscribe(self, address: str) -> list[tuple[Any, ...]]:
+        self._subscribers[address] = self.context.system.ref(f"{address}#{REGISTRY_NAME}")
+        return [self._process.registry.view(name).to_plain() for name in self._troupes if self._knows(name)]
+
+    def _knows(self, name: str) -> bool:
+        try:
+            self._process.registry.view(name)
+        except NotFound:
+            return False
+        return True
+
+    def _publish(self, view: ServiceView) -> None:
+        self._process.registry.take([view])
+        plain = [view.to_plain()]
+        for ref in self._subscribers.values():
+            ref.tell("update", plain)
+
+    def _saw(self, event: Event) -> None:
+        if isinstance(event, PeerLost):
+            self._subscribers.pop(event.address, None)
+        elif isinstance(event, (DeadLettered, FrameRejected)) and not self._is_stopping:
+            self._note(event.kind, **event.fields())
+
+    # -- questions ----------------------------------------------------------------------------
+
+    async def ps(self) -> dict[str, Any]:
+        """The app, its services and members."""
+        services, members = [], []
+        for name, plan in self._plans.items():
+            troupe = self._troupes.get(name)
+            if troupe is None:
+                services.append(_waiting_row(plan))
+                continue
+            row, rows = await troupe.describe()
+            services.append(row)
+            members.extend(rows)
+        blanks = [host for host in self._company.hosts() if host.service is None and host.address]
+        return {
+            "app": self._name,
+            "stage": {"pid": os.getpid(), "epoch": 1},
+            "services": services,
+            "members": members,
+            "understudies": [{"name": host.name, "pid": host.pid, "node": host.node_id} for host in blanks],
+        }
+
+    async def tree(self) -> dict[str, Any]:
+        """The supervision tree: app, services, members."""
+        state = await self.ps()
+        children = []
+        for service in state["services"]:
+            members = [member for member in state["members"] if member["service"] == service["name"]]
+            children.append({**service, "kind": "supervisor", "children": [{**member, "kind": "worker"} for member in members]})
+        return {"name": self._name, "kind": "supervisor", "strategy": "one_for_one", "children": children}
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """The cluster's nodes."""
+        return [
+            {
+                "node": node.node_id,
+                "alive": node.alive,
+                "address": node.address,
+                "resources": dict(node.resources),
+                "available": dict(node.available),
+                "labels": dict(node.labels),
+            }
+            for node in await self._company.look_at_nodes()
+        ]
+
+    async def describe(self, service: str) -> dict[str, Any]:
+        """One service: class, methods, size."""
+        plan = self._plan(service)
+        return {"name": plan.name, "class": plan.class_name, "methods": plan.methods, "doc": plan.doc}
+
+    async def events(self, follow: bool = False, last: int = 100) -> AsyncGenerator[dict[str, Any], None]:
+        """The last events, oldest first; with *follow* all that come, until the stream is cancelled."""
+        seen = self._event_number - last if last else self._event_number
+        news = asyncio.Event()
+        self._listeners.add(news)
+        try:
+            while True:
+                news.clear()
+                for event in list(self._events):
+                    if event["number"] > seen:
+                        seen = event["number"]
+                        yield event
+                if not follow:
+                    return
+                await news.wait()
+        finally:
+            self._listeners.discard(news)
+
+    # -- orders --------------------------------------------------------------------------------
+
+    async def scale(self, service: str, size: int | str) -> dict[str, Any]:
+        """Have *size* members (`8`, or `"+1"`, `"-2"` relative to now)."""
+        plan = self._plan(service)
+        troupe = self._troupe(service)
+        row, _ = await troupe.describe()
+        wanted = _wanted_size(plan.name, size, row["size"])
+        self._note("service.scaled", service=service, before=row["size"], size=wanted)
+        report: dict[str, Any] = await troupe.scale(wanted)
+        return report
+
+    async def kill(self, member: str, yes: bool = False) -> dict[str, Any]:
+        """SIGKILL the process of *member*. `Refusal` names its neighbours there unless *yes*."""
+        host = await self._troupe(member.partition("/")[0]).host_of(member)
+        if host is None or host.dead:
+            raise Unavailable(f"{member} has no process now", may_have_run=False, reason="not running")
+        neighbours = [name for name in (host.slot.members if host.slot is not None else ()) if name != member]
+        if neighbours and not yes:
+            raise Refusal(f"{', '.join(neighbours)} live in the process of {member} (pid {host.pid}) too; say yes to kill them all")
+        self._note("member.killed", member=member, pid=host.pid, with_it=neighbours)
+        self._company.kill(host, Exit("killed", "order"))
+        return {"member": member, "pid": host.pid, "with_it": neighbours}
+
+    async def call(self, service: str, method: str, arguments: str, timeout: float | None = None) -> AsyncGenerator[dict[str, Any], None]:
+        """
+        Call a method of a service, or of one member (`kitchen/2`), with JSON arguments, passed on undecoded.
+
+        A stream of `{"value": …}` or `{"item": …}`, each JSON text from the member's host.
+        """
+        target = self._target(service)
+        if timeout is not None:
+            target = target.options(timeout=timeout)
+        reply = target.ask(f"%{method}", arguments)
+        try:
+            yield {"value": await reply}
+            return
+        except TypeError:
+            pass  # a stream: what follows reads it
+        async for item in reply:
+            yield {"item": item}
+
+    def _target(self, name: str) -> Any:
+        self._plan(name.partition("/")[0])
+        if "/" not in name:
+            return self._process.registry.service(name)
+        service, _, number = name.partition("/")
+        if not number.isdecimal():
+            raise NotFound(f"{name} is not a member's name; they are {service}/0, {service}/1, …")
+        return self._process.registry.service(service).member(int(number))
+
+    async def stop(self) -> None:
+        """Stop the whole app in order: services in reverse, members within their shutdown times. Then this process ends."""
+        if self._stopped is None:
+            self._stopped = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().create_task(self._stop(self._stopped))
+        await asyncio.shield(self._stopped)
+
+    async def _stop(self, done: asyncio.Future[None]) -> None:
+        self._is_stopping = True
+        self._note("app.stopping", app=self._name)
+        if self._opening is not None:
+            self._opening.cancel()
+        for name in reversed(list(self._troupes)):
+            with contextlib.suppress(ActorError):
+                await self._troupes[name].stop()
+            self._note("service.stopped", service=name)
+        await self._company.close()
+        self._note("app.stopped", app=self._name)
+        done.set_result(None)
+        # The last message is the answer to whoever asked for the stop; then the process may go.
+        self.context.system.clock.call_later(0.05, self._process.end)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _plan(self, service: str) -> ServicePlan:
+        plan = self._plans.get(service)
+        if plan is None:
+            raise NotFound(f"app {self._name!r} has no service {service!r}{nearest(service, self._plans)}")
+        return plan
+
+    def _troupe(self, service: str) -> Ref[Troupe]:
+        self._plan(service)
+        troupe = self._troupes.get(service)
+        if troupe is None:
+            raise Unavailable(f"service {service} has not begun to start yet", may_have_run=False, reason="starting")
+        return troupe
+
+    def _note(self, event: str, **fields: Any) -> None:
+        """Write down an event and wake who listens."""
+        self._event_number += 1
+        self._events.append({"number": self._event_number, "time": time.time(), "event": event, **fields})
+        for listener in self._listeners:
+            listener.set()
+
+
+def _waiting_row(plan: ServicePlan) -> dict[str, Any]:
+    return {
+        "name": plan.name,
+        "state": "starting",
+        "size": plan.size,
+        "ready": 0,
+        "restarts": 0,
+        "reason": "",
+        "strategy": plan.strategy,
+        "class": plan.class_name,
+    }
+
+
+def _wanted_size(service: str, size: int | str, now: int) -> int:
+    """An absolute or relative size as a number. `InvalidArgument` for anything else."""
+    try:
+        wanted = now + int(size) if isinstance(size, str) and size[:1] in ("+", "-") else int(size)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"scale {service}={size!r}: use a number, +N or -N") from None
+    if isinstance(size, bool) or wanted < 0 or (isinstance(size, float) and size != wanted):
+        raise InvalidArgument(f"scale {service}={size!r}: {service} has {now} members; a size is a whole number of 0 or more")
+    return wanted

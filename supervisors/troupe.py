@@ -1,0 +1,430 @@
+"""
+The troupe: the members of one service under their supervisor, an actor in the stage.
+
+The supervision decides; this carries it out on hosts of the company and keeps the view of
+the service that everybody else routes by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from actors.actor import Actor
+from actors.errors import ActorError, NotFound, StartFailed, nearest
+from actors.exit import Exit
+from supervisors import facts
+from supervisors.actions import Report
+from supervisors.backoff import Backoff
+from supervisors.company import Company, Host, Slot
+from supervisors.driver import Driver
+from supervisors.orders import Begin, DeleteChild, StartChild, Stop, TerminateChild
+from supervisors.registry import MemberView, ServiceView
+from supervisors.service import ServicePlan
+from supervisors.spec import Kind, Restart, Shutdown
+from supervisors.supervision import Supervision
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSpec:
+    """A member as its supervision sees it (`orders.Spec`)."""
+
+    id: str
+    restart: Restart
+    shutdown_time: Shutdown
+    kind: Kind = "worker"
+
+
+@dataclass(eq=False)
+class Member:
+    """One member: where it lives and which life it is in."""
+
+    name: str
+    uid: int
+    incarnation: int = 0
+    host: Host | None = None
+    slot: Slot | None = None
+    is_registered: bool = False
+    """Its host knows the name: messages may be sent there."""
+    pending: str = ""
+    """Why it cannot be placed, while it cannot."""
+    last_exit: Exit | None = None
+    traceback: str = ""
+    task: asyncio.Task[None] | None = None
+    """Its start under way."""
+    leaving: bool = False
+    has_settled: bool = False
+    """It has started, failed once, or waits for room."""
+
+
+class Troupe(Actor):
+    """Supervises one service. Its messages are orders of the stage."""
+
+    is_supervisor: ClassVar[bool] = True
+    ask_timeout: ClassVar[float | None] = None
+    concurrency: ClassVar[int] = 10_000
+    mailbox: ClassVar[int] = 100_000
+
+    def __init__(self, plan: ServicePlan, company: Company, on_view: Callable[[ServiceView], None], on_event: Callable[..., None]) -> None:
+        self.plan = plan
+        self._company = company
+        self._on_view = on_view
+        self._on_event = on_event
+        self._members: dict[str, Member] = {}
+        self._size = plan.size
+        self._version = 0
+        self._is_dirty = False
+        self._failed = ""
+        self._is_stopping = False
+        self._end: asyncio.Future[Exit] | None = None
+        self._settled: list[tuple[set[str], asyncio.Future[None]]] = []
+        self._incarnations: dict[str, int] = {}
+        """Of members that have left: their names come back, their counters go on."""
+        self._driver = Driver(
+            Supervision(
+                strategy=plan.strategy,
+                intensity=plan.intensity,
+                period=plan.period,
+                backoff=Backoff(**plan.backoff) if plan.intensity is None else None,
+                side_by_side=plan.strategy == "one_for_one",
+            ),
+            _MemberLauncher(self),
+            self.context.system.clock,
+            on_report=self._reported,
+            on_finished=self._finished,
+        )
+
+    async def on_start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._end = loop.create_future()
+        self.context.serve_early()
+        self._changed()
+        specs = tuple(self._spec(number) for number in range(self._size))
+        begun = self._driver.order(Begin, specs)
+        settled = self._when_settled({spec.id for spec in specs})
+        # Whichever is first: a member that waits for room must not hold up the rest of the app.
+        await asyncio.wait([begun, settled], return_when=asyncio.FIRST_COMPLETED)
+
+    async def on_stop(self, exit: Exit) -> None:
+        self._is_stopping = True
+        self._driver.feed(Stop(exit))
+        if self._end is not None:
+            await self._end
+
+    # -- messages ------------------------------------------------------------------
+
+    async def scale(self, size: int) -> dict[str, Any]:
+        """Have *size* members. Resolves when each runs, has left or waits for room; says what came of it."""
+        before, self._size = self._size, size
+        started = [self._spec(number) for number in range(before, size)]
+        waiting = self._when_settled({spec.id for spec in started})
+        for spec in started:
+            self._driver.order(StartChild, spec)
+        leaving = [self._name(number) for number in reversed(range(size, before))]
+        await asyncio.gather(*(self._leave(name) for name in leaving), waiting)
+        self._changed()
+        pending = {name: member.pending for name, member in self._members.items() if member.pending}
+        return {
+            "service": self.plan.name,
+            "size": size,
+            "started": [spec.id for spec in started if self._state(spec.id) == "running"],
+            "left": leaving,
+            "pending": pending,
+        }
+
+    async def _leave(self, name: str) -> None:
+        member = self._members.get(name)
+        if member is not None:
+            member.leaving = True
+            self._publish()  # callers stop sending before the member stops taking
+        with contextlib.suppress(ActorError):
+            await self._driver.order(TerminateChild, name)
+            await self._driver.order(DeleteChild, name)
+        if member is not None:
+            self._incarnations[name] = member.incarnation
+            self._members.pop(name, None)
+
+    async def exited(self, name: str, incarnation: int, exit: Exit, traceback: str, handled: int) -> None:
+        """A member's life ended by itself; its host lives."""
+        member = self._members.get(name)
+        if member is None or member.incarnation != incarnation:
+            return
+        member.last_exit, member.traceback = exit, traceback
+        self._driver.feed(facts.Exited((name,), exit, handled))
+        self._changed()
+
+    async def host_died(self, host: Host, members: tuple[str, ...], exit: Exit, counts: bool) -> None:
+        """A host's process ended, and all of *members* with it: one incident."""
+        ended = []
+        for name in members:
+            member = self._members.get(name)
+            if member is not None and member.host is host:
+                member.host, member.is_registered = None, False
+                member.last_exit, member.traceback = exit, ""
+                ended.append(name)
+        if ended:
+            self._driver.feed(facts.Exited(tuple(ended), exit, counts=counts))
+            self._changed()
+
+    async def describe(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The service and its members as `ps` shows them."""
+        return self._row(), [self._member_row(name) for name in self._members]
+
+    async def host_of(self, name: str) -> Host | None:
+        """The host a member lives in now. `NotFound`."""
+        member = self._members.get(name)
+        if member is None:
+            raise NotFound(f"{self.plan.name} has no member {name!r}{nearest(name, self._members)}")
+        return member.host
+
+    # -- what everybody sees -------------------------------------------------------------
+
+    def _row(self) -> dict[str, Any]:
+        states = [self._state(name) for name in self._members]
+        rows = {row.id: row for row in self._driver.supervision.children()}
+        return {
+            "name": self.plan.name,
+            "state": self._service_state(states),
+            "size": self._size,
+            "ready": states.count("running"),
+            "restarts": sum(row.restarts for row in rows.values()),
+            "reason": self._reason(),
+            "strategy": self.plan.strategy,
+            "class": self.plan.class_name,
+        }
+
+    def _service_state(self, states: list[str]) -> str:
+        if self._failed:
+            return "failed"
+        if any(not member.has_settled for member in self._members.values()) and "running" not in states:
+            return "starting"
+        wanted = [state for name, state in zip(self._members, states, strict=True) if not self._members[name].leaving]
+        if all(state in ("running", "stopped") for state in wanted):
+            return "running"
+        return "starting" if any(state == "starting" for state in wanted) and not any(s in ("backing_off", "pending") for s in wanted) else "degraded"
+
+    def _reason(self) -> str:
+        if self._failed:
+            return self._failed
+        reasons = [member.pending for member in self._members.values() if member.pending]
+        reasons += [str(m.last_exit) for m in self._members.values() if m.last_exit is not None and self._state(m.name) not in ("running", "draining")]
+        return reasons[0] if reasons else ""
+
+    def _member_row(self, name: str) -> dict[str, Any]:
+        member = self._members[name]
+        row = next((row for row in self._driver.supervision.children() if row.id == name), None)
+        return {
+            "name": name,
+            "service": self.plan.name,
+            "state": self._state(name),
+            "incarnation": member.incarnation,
+            "pid": member.host.pid if member.host is not None else None,
+            "node": member.host.node_id if member.host is not None else None,
+            "restarts": row.restarts if row is not None else 0,
+            "last_exit": str(member.last_exit) if member.last_exit is not None else None,
+            "reason": member.pending,
+            "host": member.host.name if member.host is not None else None,
+            "traceback": member.traceback,
+        }
+
+    def _state(self, name: str) -> str:
+        member = self._members[name]
+        try:
+            state = self._driver.supervision.state_of(name)
+        except ActorError:
+            return "stopped"
+        if member.pending:
+            return "pending"
+        if member.leaving and state in ("running", "stopping"):
+            return "draining"
+        if state == "starting":
+            return "starting" if member.incarnation <= 1 else "restarting"
+        return "restarting" if state == "stopping" else state
+
+    def view(self) -> ServiceView:
+        """The service as callers need it."""
+        members = tuple(
+            MemberView(
+                member.name,
+                member.uid,
+                self._state(name),
+                member.incarnation,
+                member.host.address if member.host is not None and member.is_registered else "",
+                str(member.last_exit) if member.last_exit is not None else "",
+            )
+            for name, member in self._members.items()
+            if self._state(name) != "stopped"
+        )
+        plan = self.plan
+        return ServiceView(plan.name, self._version, "failed" if self._failed else "running", self._failed, plan.ask_timeout, plan.routing, members)
+
+    def _changed(self) -> None:
+        """Something that others see has changed: tell them at the end of this turn."""
+        if not self._is_dirty:
+            self._is_dirty = True
+            asyncio.get_running_loop().call_soon(self._publish)
+
+    def _publish(self) -> None:
+        self._is_dirty = False
+        self._version += 1
+        self._on_view(self.view())
+        self._look_for_settled()
+
+    # -- settling: how far a start or a scale is ---------------------------------------------
+
+    def _when_settled(self, names: set[str]) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._settled.append((names, future))
+        self._changed()
+        return future
+
+    def _look_for_settled(self) -> None:
+        waiting, self._settled = self._settled, []
+        for names, future in waiting:
+            unsettled = {name for name in names if name in self._members and not self._members[name].has_settled}
+            if unsettled and not self._failed:
+                self._settled.append((unsettled, future))
+            elif not future.done():
+                future.set_result(None)
+
+    # -- reports -----------------------------------------------------------------------------
+
+    def _reported(self, report: Report) -> None:
+        member = self._members.get(report.id)
+        if report.what == "start_failed" and member is not None:
+            member.last_exit, member.has_settled = report.exit, True
+        self._on_event(
+            f"member.{report.what}",
+            member=report.id,
+            service=self.plan.name,
+            reason=str(report.exit) if report.exit is not None else "",
+            restarts=report.restarts,
+            delay=round(report.delay, 3),
+        )
+        self._changed()
+
+    def _finished(self, exit: Exit) -> None:
+        if not self._is_stopping:
+            worst = next((m.last_exit for m in self._members.values() if m.last_exit is not None and not m.last_exit.is_clean), None)
+            self._failed = f"gave up: {worst if worst is not None else exit}"
+            self._on_event("service.failed", service=self.plan.name, reason=self._failed)
+        if self._end is not None and not self._end.done():
+            self._end.set_result(exit)
+        self._changed()
+
+    # -- starting and stopping members ---------------------------------------------------------
+
+    def _name(self, number: int) -> str:
+        return f"{self.plan.name}/{number}"
+
+    def _spec(self, number: int) -> MemberSpec:
+        name = self._name(number)
+        self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.get(name, 0))
+        return MemberSpec(name, self.plan.restart, self.plan.shutdown)
+
+    async def _start(self, member: Member) -> None:
+        member.incarnation += 1
+        incarnation = member.incarnation
+        slot = member.slot = self._company.slot_for(self.plan, member.name)
+        try:
+            host = await self._company.man(slot, self.plan, lambda reason: self._pend(member, reason))
+        except StartFailed as error:
+            member.last_exit = Exit("start_failed", str(error))
+            self._driver.feed(facts.StartFailed(member.name, member.last_exit))
+            return
+        self._pend(member, "")
+        member.host = host
+        self._changed()
+        try:
+            assert host.ref is not None
+            outcome = await host.ref.start_member(member.name, member.uid, incarnation)
+        except ActorError:
+            return  # its process is gone; the proof is on its way
+        member.is_registered = True
+        self._take_outcome(member, outcome)
+
+    def _take_outcome(self, member: Member, outcome: tuple[Any, ...]) -> None:
+        if outcome[0] == "started":
+            member.has_settled = True
+            self._on_event("member.started", member=member.name, service=self.plan.name, incarnation=member.incarnation, pid=member.host.pid if member.host else None)
+            self._driver.feed(facts.Started(member.name))
+        elif outcome[0] == "ignored":
+            member.has_settled = True
+            self._driver.feed(facts.Ignored(member.name))
+        else:
+            exit, member.traceback = exit_from_plain(outcome[1])
+            member.last_exit = exit
+            self._driver.feed(facts.StartFailed(member.name, exit))
+        self._changed()
+
+    def _pend(self, member: Member, reason: str) -> None:
+        if reason != member.pending:
+            member.pending = reason
+            member.has_settled = member.has_settled or bool(reason)
+            if reason:
+                self._on_event("member.pending", member=member.name, service=self.plan.name, reason=reason)
+            self._changed()
+
+    async def _halt(self, member: Member, shutdown: Shutdown) -> None:
+        host = member.host
+        exit = Exit("shutdown")
+        hand_back = member.leaving or self._is_stopping
+        if host is not None and host.ref is not None and not host.dead:
+            try:
+                plain = await host.ref.stop_member(member.name, 0.0 if isinstance(shutdown, str) else shutdown, hand_back)
+            except ActorError:
+                return  # its process is gone; the proof is on its way
+            exit, _ = exit_from_plain(plain)
+        if not isinstance(shutdown, str) and exit.kind == "killed" and shutdown == 0:
+            exit = Exit("shutdown")
+        self._driver.feed(facts.Stopped(member.name, exit))
+        self._changed()
+
+
+class _MemberLauncher:
+    """Begins and ends lives of members on hosts (`driver.Launcher`)."""
+
+    def __init__(self, troupe: Troupe) -> None:
+        self._troupe = troupe
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, child_id: str) -> None:
+        member = self._troupe._members[child_id]
+        member.task = self._task(self._troupe._start(member))
+        self._troupe._changed()
+
+    def halt(self, child_id: str, shutdown: Shutdown) -> None:
+        member = self._troupe._members[child_id]
+        if member.task is not None and not member.task.done():
+            member.task.cancel()
+            member.pending = ""
+        self._task(self._troupe._halt(member, shutdown))
+        self._troupe._changed()
+
+    def forget(self, child_id: str) -> None:
+        troupe = self._troupe
+        member = troupe._members[child_id]
+        if member.host is not None and member.host.ref is not None and member.is_registered and not member.host.dead:
+            member.host.ref.tell("forget_member", member.name)
+        if member.slot is not None:
+            troupe._company.leave_slot(member.slot, member.name)
+        member.slot = member.host = None
+        member.is_registered = False
+        member.uid = random.getrandbits(63) or 1
+        troupe._changed()
+
+    def _task(self, coroutine: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def exit_from_plain(plain: tuple[str, str, str]) -> tuple[Exit, str]:
+    """An exit as a host reported it, and its traceback."""
+    kind, detail, traceback = plain
+    return Exit(kind, detail or None), traceback  # type: ignore[arg-type]
