@@ -135,6 +135,7 @@ class HostActor(Actor):
 
     def _load(self) -> None:
         assert self._plan is not None
+        self._problem = None
         loading.in_host = True
         try:
             self._class = loading.load_class(self._plan.class_reference, self._process.config["files"])
@@ -144,6 +145,8 @@ class HostActor(Actor):
 
     async def start_member(self, name: str, uid: int, incarnation: int) -> tuple[str, Any]:
         """Begin a life: `("started",)`, `("ignored",)`, or `("failed", exit)` when it ended before it began."""
+        if self._problem is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._load)
         if self._problem is not None:
             return "failed", plain_exit(Exit("start_failed", self._problem))
         assert self._plan is not None and self._class is not None

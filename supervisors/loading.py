@@ -12,6 +12,7 @@ import base64
 import importlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,9 @@ from typing import Any
 
 from actors.errors import InvalidArgument, SerializationError, nearest
 from actors.pickling import dumps, loads
+
+_lock = threading.RLock()
+"""An understudy imports ahead on one thread while it may be told on another what to be."""
 
 in_host = False
 """True in a process that carries members: an app file must not run itself here."""
@@ -47,15 +51,18 @@ def load_class(reference: Mapping[str, str], files: Mapping[str, str]) -> type:
 
 def load_module(name: str, files: Mapping[str, str]) -> ModuleType:
     """Import a module, an app file by its stem."""
-    if name in sys.modules:
-        return sys.modules[name]
-    return load_file(files[name], name) if name in files else importlib.import_module(name)
+    with _lock:
+        return load_file(files[name], name) if name in files else importlib.import_module(name)
 
 
 def load_file(path: str, name: str | None = None) -> ModuleType:
     """Load an app file once, under its stem; its folder comes first on `sys.path`, as for a script."""
     file = Path(path).resolve()
-    name = name or file.stem
+    with _lock:
+        return _load_file(file, name or file.stem)
+
+
+def _load_file(file: Path, name: str) -> ModuleType:
     known = sys.modules.get(name)
     if known is not None and getattr(known, "__file__", None) == str(file):
         return known
@@ -64,7 +71,7 @@ def load_file(path: str, name: str | None = None) -> ModuleType:
         sys.path.insert(0, folder)
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise InvalidArgument(f"{path} is not a Python file")
+        raise InvalidArgument(f"{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

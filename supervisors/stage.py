@@ -76,7 +76,7 @@ class StageProcess:
 
     def terminate(self) -> None:
         """SIGTERM: stop the app in order, then end."""
-        self._stage.tell("stop")
+        self._stage.tell("stop_app")
 
     def end(self) -> None:
         """End the process; from a thread, since the loop is what runs this."""
@@ -232,6 +232,8 @@ class Stage(Actor):
     def _saw(self, event: Event) -> None:
         if isinstance(event, PeerLost):
             self._subscribers.pop(event.address, None)
+        elif isinstance(event, DeadLettered) and event.target == REGISTRY_NAME:
+            pass  # a view for a process that has just ended
         elif isinstance(event, (DeadLettered, FrameRejected)) and not self._is_stopping:
             self._note(event.kind, **event.fields())
 
@@ -315,7 +317,7 @@ class Stage(Actor):
         report: dict[str, Any] = await troupe.scale(wanted)
         return report
 
-    async def kill(self, member: str, yes: bool = False) -> dict[str, Any]:
+    async def kill_member(self, member: str, yes: bool = False) -> dict[str, Any]:
         """SIGKILL the process of *member*. `Refusal` names its neighbours there unless *yes*."""
         host = await self._troupe(member.partition("/")[0]).host_of(member)
         if host is None or host.dead:
@@ -354,7 +356,7 @@ class Stage(Actor):
             raise NotFound(f"{name} is not a member's name; they are {service}/0, {service}/1, …")
         return self._process.registry.service(service).member(int(number))
 
-    async def stop(self) -> None:
+    async def stop_app(self) -> None:
         """Stop the whole app in order: services in reverse, members within their shutdown times. Then this process ends."""
         if self._stopped is None:
             self._stopped = asyncio.get_running_loop().create_future()

@@ -1,0 +1,175 @@
+"""
+Clusters: a running app as its clients see it. The driver, `connect` and the command line
+are the same thing: clients of the stage over nng, without Ray.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, overload
+
+from actors.errors import NotFound, Unavailable, nearest
+from actors.ref import Ref
+from actors.reply import Reply
+from actors.rundir import read_key
+from actors.system import ActorSystem
+from actors.transport import open_nng
+from supervisors import settings
+from supervisors.registry import Registry, ServiceView, spawn_registry
+from supervisors.service import ServiceRef
+
+A = TypeVar("A")
+
+_QUESTION_TIMEOUT = 5.0
+
+
+def connect(app_name: str | None = None) -> Cluster:
+    """
+    A client of the running app *app_name*; without a name, of the only one that runs.
+
+    `with connect("restaurant") as cluster`, `async with`, or `.open()`. Leaving only disconnects.
+    `NotFound` with the nearest name when no such app runs, at once.
+    """
+    return Cluster(find_record(app_name).app)
+
+
+def find_record(app_name: str | None) -> settings.StageRecord:
+    """The record of a running app. `NotFound` when there is none, or several and no name was given."""
+    records = {record.app: record for record in settings.running_apps()}
+    if app_name is not None:
+        record = records.get(app_name)
+        if record is None:
+            raise NotFound(f"no app named {app_name!r} is running{nearest(app_name, records)}")
+        return record
+    if not records:
+        raise NotFound("no app is running here; start one with `understudy up FILE`")
+    if len(records) > 1:
+        raise NotFound(f"several apps are running ({', '.join(sorted(records))}); say which with --app NAME")
+    return next(iter(records.values()))
+
+
+class Cluster:
+    """A running app: its services, its state, its orders. Every operation returns a `Reply`."""
+
+    def __init__(self, app_name: str) -> None:
+        self.app_name = app_name
+        self._registry = Registry(app_name)
+        self._system: ActorSystem | None = None
+        self._stage: Ref[Any] | None = None
+
+    # -- connecting ------------------------------------------------------------------------
+
+    def open(self) -> Cluster:
+        """Connect, with a system on a thread of its own."""
+        record = find_record(self.app_name)
+        system = self._new_system(record)
+        system.__enter__()
+        self._take(self._subscribe(system, record).result())
+        return self
+
+    async def open_here(self) -> Cluster:
+        """Connect, with a system on the running loop."""
+        record = find_record(self.app_name)
+        system = self._new_system(record)
+        await system.__aenter__()
+        self._take(await self._subscribe(system, record))
+        return self
+
+    def close(self) -> None:
+        """Disconnect; the app goes on. Closing twice is fine. From another thread than the system's loop."""
+        system, self._system = self._system, None
+        if system is not None:
+            system.stop().result()
+            system.join()
+
+    async def aclose(self) -> None:
+        """`close` for who opened on a running loop."""
+        system, self._system = self._system, None
+        if system is not None:
+            await system.stop()
+
+    def __enter__(self) -> Cluster:
+        return self if self._system is not None else self.open()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Cluster:
+        return self if self._system is not None else await self.open_here()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def _new_system(self, record: settings.StageRecord) -> ActorSystem:
+        run_dir = record.address.removeprefix("ipc://").rsplit("/", 1)[0]
+        return ActorSystem(transport=open_nng(run_dir), key=read_key(record.key_path), directory=self._registry)
+
+    def _subscribe(self, system: ActorSystem, record: settings.StageRecord) -> Reply[Any]:
+        self._system = system
+        spawn_registry(system, self._registry)
+        self._stage = system.ref(f"{record.address}#stage")._with(timeout=None, detached=True)
+        return self._stage.options(timeout=_QUESTION_TIMEOUT).subscribe(system.address)
+
+    def _take(self, views: list[tuple[Any, ...]]) -> None:
+        self._registry.take([ServiceView.from_plain(view) for view in views])
+
+    # -- services ---------------------------------------------------------------------------
+
+    @overload
+    def service(self, name: str) -> ServiceRef[Any]: ...
+    @overload
+    def service(self, name: str, actor_class: type[A]) -> ServiceRef[A]: ...
+    def service(self, name: str, actor_class: Any = None) -> ServiceRef[Any]:
+        """A ref to a service; with the class, a typed one. `NotFound` at once for an unknown name."""
+        ref: ServiceRef[Any] = self._registry.service(name)
+        return ref
+
+    # -- questions --------------------------------------------------------------------------
+
+    def ps(self) -> Reply[dict[str, Any]]:
+        """The app, its services and members, as plain data."""
+        return self._ask("ps")
+
+    def tree(self) -> Reply[dict[str, Any]]:
+        """The supervision tree."""
+        return self._ask("tree")
+
+    def nodes(self) -> Reply[list[dict[str, Any]]]:
+        """The Ray cluster's nodes."""
+        return self._ask("nodes")
+
+    def events(self, *, follow: bool = False, last: int = 100) -> Reply[Any]:
+        """A stream of the last events, oldest first; with *follow*, of all to come as well."""
+        return self._control().options(timeout=None).stream("events", follow, last)
+
+    # -- orders -----------------------------------------------------------------------------
+
+    def scale(self, service: str, size: int | str) -> Reply[dict[str, Any]]:
+        """Have *size* members, or `"+1"` / `"-2"`. Resolves when each runs, has left, or waits for room."""
+        return self._order("scale", service, size)
+
+    def kill(self, member: str, *, yes: bool = False) -> Reply[dict[str, Any]]:
+        """SIGKILL a member's process. `Refusal` when others live in it, unless *yes*."""
+        return self._order("kill_member", member, yes)
+
+    def stop(self) -> Reply[None]:
+        """Stop the app, for everyone, in order."""
+        return self._order("stop_app")
+
+    def wait_ready(self) -> Reply[dict[str, Any]]:
+        """Resolves when everything that can be placed is up."""
+        return self._order("wait_ready")
+
+    def _ask(self, method: str, *args: Any) -> Reply[Any]:
+        return self._control().options(timeout=_QUESTION_TIMEOUT).ask(method, *args)
+
+    def _order(self, method: str, *args: Any) -> Reply[Any]:
+        return self._control().ask(method, *args)
+
+    def _control(self) -> Ref[Any]:
+        if self._system is None or self._stage is None:
+            raise Unavailable(f"this client of {self.app_name} is closed", may_have_run=False, reason="closed")
+        return self._stage
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.app_name}>"
+
