@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import re
+import threading
 import tokenize
 import zlib
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,10 @@ TESTS = {"test", "tests", "idle_test"}
 NOT_SOURCE = {"site-packages", "dist-packages", "__pycache__"}
 DEFINITION, DOCSTRING, USE = 8, 2, 1
 """What a word weighs, by where it stands."""
+
+# CPython 3.11 counts the depth of syntax trees once per process: two threads that parse
+# at the same time get "SystemError: AST constructor recursion depth mismatch".
+_parsing = threading.Lock()
 
 
 class Unreadable(Exception):
@@ -90,12 +95,14 @@ def page_of(path: str, source: str) -> Page:
     first_uses: dict[str, int] = {}
 
     def hit(text: str | None, line: int, weight: int) -> None:
-        for word in words_of(text or ""):
+        for word in set(words_of(text or "")):
             by_line = hits.setdefault(word, {})
             by_line[line] = by_line.get(line, 0) + weight
 
+    with _parsing:
+        tree = ast.parse(source)
     hit(path.removesuffix(".py"), 1, DEFINITION)
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         match node:
             case ast.Module():
                 hit(ast.get_docstring(node, clean=False), 1, DOCSTRING)

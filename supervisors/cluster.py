@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, overload
 
-from actors.errors import NotFound, Unavailable, nearest
+from actors.errors import Unavailable
 from actors.ref import Ref
 from actors.reply import Reply
 from actors.rundir import read_key
@@ -29,22 +29,7 @@ def connect(app_name: str | None = None) -> Cluster:
     `with connect("restaurant") as cluster`, `async with`, or `.open()`. Leaving only disconnects.
     `NotFound` with the nearest name when no such app runs, at once.
     """
-    return Cluster(find_record(app_name).app)
-
-
-def find_record(app_name: str | None) -> settings.StageRecord:
-    """The record of a running app. `NotFound` when there is none, or several and no name was given."""
-    records = {record.app: record for record in settings.running_apps()}
-    if app_name is not None:
-        record = records.get(app_name)
-        if record is None:
-            raise NotFound(f"no app named {app_name!r} is running{nearest(app_name, records)}")
-        return record
-    if not records:
-        raise NotFound("no app is running here; start one with `understudy up FILE`")
-    if len(records) > 1:
-        raise NotFound(f"several apps are running ({', '.join(sorted(records))}); say which with --app NAME")
-    return next(iter(records.values()))
+    return Cluster(settings.find_record(app_name).app)
 
 
 class Cluster:
@@ -60,7 +45,7 @@ class Cluster:
 
     def open(self) -> Cluster:
         """Connect, with a system on a thread of its own."""
-        record = find_record(self.app_name)
+        record = settings.find_record(self.app_name)
         system = self._new_system(record)
         system.__enter__()
         self._take(self._subscribe(system, record).result())
@@ -68,7 +53,7 @@ class Cluster:
 
     async def open_here(self) -> Cluster:
         """Connect, with a system on the running loop."""
-        record = find_record(self.app_name)
+        record = settings.find_record(self.app_name)
         system = self._new_system(record)
         await system.__aenter__()
         self._take(await self._subscribe(system, record))

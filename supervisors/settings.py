@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from actors.errors import InvalidArgument
+from actors.errors import InvalidArgument, NotFound, nearest
 from actors.rundir import (
     KEY_BYTES,
     KEY_NAME,
@@ -45,6 +45,7 @@ __all__ = [
     "check_app_name",
     "check_socket_path",
     "ensure_private_dir",
+    "find_record",
     "is_alive",
     "make_key",
     "process_start_time",
@@ -123,6 +124,21 @@ def record_path(app_name: str) -> Path:
 def running_apps() -> list[StageRecord]:
     """The records of the apps of this user whose stage lives, by app name; unreadable ones are skipped."""
     return [record for record in _records() if record.is_alive()]
+
+
+def find_record(app_name: str | None) -> StageRecord:
+    """The record of a running app. `NotFound` when there is none, or several and no name was given."""
+    records = {record.app: record for record in running_apps()}
+    if app_name is not None:
+        record = records.get(app_name)
+        if record is None:
+            raise NotFound(f"no app named {app_name!r} is running{nearest(app_name, records)}")
+        return record
+    if not records:
+        raise NotFound("no app is running here; start one with `understudy up FILE`")
+    if len(records) > 1:
+        raise NotFound(f"several apps are running ({', '.join(sorted(records))}); say which with --app NAME")
+    return next(iter(records.values()))
 
 
 def _records() -> Iterator[StageRecord]:

@@ -307,15 +307,19 @@ class Stage(Actor):
 
     # -- orders --------------------------------------------------------------------------------
 
-    async def scale(self, service: str, size: int | str) -> dict[str, Any]:
-        """Have *size* members (`8`, or `"+1"`, `"-2"` relative to now)."""
+    async def scale(self, service: str, size: int | str, wait: bool = True) -> dict[str, Any]:
+        """
+        Have *size* members (`8`, or `"+1"`, `"-2"` relative to now).
+
+        Resolves when each runs, has left or waits for room; at once without *wait*.
+        """
         plan = self._plan(service)
         troupe = self._troupe(service)
         row, _ = await troupe.describe()
         wanted = _wanted_size(plan.name, size, row["size"])
         self._note("service.scaled", service=service, before=row["size"], size=wanted)
-        report: dict[str, Any] = await troupe.scale(wanted)
-        return report
+        report = troupe.scale(wanted)
+        return await report if wait else {"service": service, "before": row["size"], "size": wanted}
 
     async def kill_member(self, member: str, yes: bool = False) -> dict[str, Any]:
         """SIGKILL the process of *member*. `Refusal` names its neighbours there unless *yes*."""

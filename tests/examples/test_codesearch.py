@@ -49,15 +49,20 @@ codesearch = load("codesearch")
 
 
 class Reports:
-    """Hears when a member has been ended."""
+    """Hears when a member was ended, or crashed, which none should."""
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()
+        self.crashes: list[Exit] = []
 
     def started(self, child_id: str) -> None: ...
     def ignored(self, child_id: str) -> None: ...
-    def start_failed(self, child_id: str, exit: Exit) -> None: ...
-    def exited(self, child_id: str, exit: Exit, handled: int) -> None: ...
+    def start_failed(self, child_id: str, exit: Exit) -> None:
+        self.crashes.append(exit)
+
+    def exited(self, child_id: str, exit: Exit, handled: int) -> None:
+        self.crashes.append(exit)
+
     def stopped(self, child_id: str, exit: Exit) -> None:
         self.ended.set()
 
@@ -84,6 +89,9 @@ class Cast(Actor):
         self._children.halt(str(number), Exit("killed"), 0.0, keep_mailbox=False)
         await self._reports.ended.wait()
         self._children.forget(str(number))
+
+    async def crashes(self) -> list[Exit]:
+        return self._reports.crashes
 
 
 class ServiceDouble:
@@ -180,6 +188,7 @@ async def opened(company: Company) -> AsyncIterator[Company]:
     async with ActorSystem(directory=company, sinks=()) as system:  # type: ignore[arg-type]
         await company.open(system)
         yield company
+        assert [await cast.crashes() for cast in company.casts.values()] == [[], [], [], []]
 
 
 # --- a small tree -------------------------------------------------------------------------------

@@ -1,0 +1,121 @@
+"""
+Doors: how foreign programs talk to an actor. JSON both ways, nothing is ever unpickled.
+
+A door has an inbox but no actors and no event loop, so a command-line tool is in and out
+in a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any
+
+from actors._peers import Peer
+from actors.errors import ActorError, DeadlineExceeded, SerializationError, Unavailable
+from actors.transport import open_nng
+from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelope, envelopes
+
+
+class ForeignError(ActorError):
+    """
+    An error of the far side as a door gets it: text, type and status, no pickle.
+
+    `type_name` is the class as the far side knew it, `is_ours` tells the runtime's errors from the user's.
+    """
+
+    def __init__(self, plain: dict[str, Any]) -> None:
+        super().__init__(plain["message"])
+        self.type_name = plain["type"]
+        self.status = plain["status"]
+        self.is_ours = plain["ours"]
+        self.may_have_run = plain["may_have_run"]
+
+
+class Door:
+    """A client of the process at *address*; `with Door(…) as door`. One thread may use it at a time."""
+
+    def __init__(self, address: str, directory: str, key: bytes) -> None:
+        self._address = address
+        self._transport = open_nng(directory)
+        self._sealer = Sealer(key)
+        self._host_id = 0
+        self._peer: Peer | None = None
+        self._news: SimpleQueue[Envelope | str] = SimpleQueue()
+        self._last_call = 0
+
+    def __enter__(self) -> Door:
+        self._transport.listen(self._receive)
+        own = self._transport.address
+        self._host_id = int(own.removesuffix(".ipc")[-16:], 16)
+        self._peer = Peer(self._address, self._transport.link, self._sealer, own, self._lost)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._peer is not None:
+            self._peer.lose()
+        self._transport.close()
+
+    def ask(self, actor: str, method: str, *args: Any, timeout: float | None = 5.0) -> Any:
+        """The value of a call, within *timeout* seconds. `ForeignError`, `Unavailable`, `DeadlineExceeded`."""
+        call_id = self._send(actor, method, args, timeout)
+        answer = self._next(call_id, timeout, method)
+        if answer.kind != Kind.VALUE:
+            raise SerializationError(f"{actor}.{method}() is a stream, not a value")
+        return json.loads(answer.body)
+
+    def stream(self, actor: str, method: str, *args: Any, timeout: float | None = None) -> Iterator[Any]:
+        """The items of a stream; *timeout* is between two of them. Leaving it early ends it at the far side."""
+        call_id = self._send(actor, method, args, timeout)
+        ended = False
+        try:
+            while True:
+                answer = self._next(call_id, timeout, method)
+                if answer.kind == Kind.END:
+                    ended = True
+                    return
+                yield json.loads(answer.body)
+        finally:
+            if not ended and self._peer is not None:
+                self._put(envelope(Kind.CANCEL, Codec.JSON, call_id, b""))
+
+    def _send(self, actor: str, method: str, args: tuple[Any, ...], timeout: float | None) -> int:
+        self._last_call += 1
+        body = json.dumps([[actor, 0, 0], method, timeout, None, args, {}]).encode()
+        self._put(envelope(Kind.ASK, Codec.JSON, self._last_call, body))
+        return self._last_call
+
+    def _put(self, chunk: bytes) -> None:
+        assert self._peer is not None, "enter the door first"
+        self._peer.put(chunk)
+        self._peer.flush()
+
+    def _next(self, call_id: int, timeout: float | None, method: str) -> Envelope:
+        give_up_at = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if give_up_at is None else max(0.0, give_up_at - time.monotonic())
+            try:
+                news = self._news.get(timeout=left)
+            except Empty:
+                raise DeadlineExceeded(f"no answer to {method}() within {timeout:g} s") from None
+            if isinstance(news, str):
+                raise Unavailable(f"{method}(): the process is gone ({news})", reason=news)
+            if news.call_id == call_id:
+                if news.kind in (Kind.ERROR, Kind.REFUSED_ASK):
+                    raise ForeignError(json.loads(news.body))
+                return news
+
+    def _receive(self, frames: list[bytes]) -> None:
+        for data in frames:
+            try:
+                for one in envelopes(self._sealer.open(data, self._host_id).body):
+                    if one.codec == Codec.JSON:
+                        self._news.put(one)
+            except BadFrame:
+                continue  # not ours: dropped before anything in it was looked at
+
+    def _lost(self, peer: Peer, reason: str) -> None:
+        self._news.put(reason)

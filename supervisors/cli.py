@@ -1,0 +1,326 @@
+"""
+The command line: clients of a running app's stage, over nng, without Ray.
+
+Exit codes: 0 ok, 1 error, 2 usage, 3 unhealthy, 4 unreachable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from actors.errors import ActorError, DeadlineExceeded, InvalidArgument, NotFound, Unavailable, nearest
+from supervisors import settings, status
+
+if TYPE_CHECKING:
+    from actors.door import Door
+
+OK, ERROR, USAGE, UNHEALTHY, UNREACHABLE = range(5)
+
+
+class Commands(click.Group):
+    """Commands by name; a typo gets the nearest one."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise click.UsageError(f"there is no command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (Unavailable, DeadlineExceeded) as error:
+            _fail(str(error), UNREACHABLE)
+        except ActorError as error:
+            _fail(str(error), ERROR)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="understudy")
+def main() -> None:
+    """Supervised actors as services: run them, watch them, break them, scale them."""
+
+
+def _fail(text: str, code: int) -> None:
+    click.echo(f"understudy: {text}", err=True)
+    sys.exit(code)
+
+
+output = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Readable text, or JSON.")
+which_app = click.option("--app", "app_name", metavar="NAME", help="Which app, where several run.")
+
+
+@contextmanager
+def _door(app_name: str | None) -> Iterator[Door]:
+    """A door to the stage of a running app."""
+    from actors.door import Door
+    from actors.rundir import read_key
+
+    record = _record(app_name)
+    with Door(record.address, record.address.removeprefix("ipc://").rsplit("/", 1)[0], read_key(record.key_path)) as door:
+        yield door
+
+
+def _record(app_name: str | None) -> settings.StageRecord:
+    try:
+        return settings.find_record(app_name)
+    except NotFound as error:
+        raise Unavailable(str(error), may_have_run=False) from None
+
+
+def _json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+# --- questions --------------------------------------------------------------------------------
+
+
+@main.command()
+@which_app
+@output
+def ps(app_name: str | None, output: str) -> None:
+    """Services and members. Exits 3 when something is degraded, failed or pending."""
+    with _door(app_name) as door:
+        found = door.ask("stage", "ps")
+    _json(found) if output == "json" else click.echo(status.ps_text(found))
+    sys.exit(OK if status.is_healthy(found) else UNHEALTHY)
+
+
+@main.command()
+@which_app
+@output
+def tree(app_name: str | None, output: str) -> None:
+    """The supervision tree, with strategy, state, life, restarts and last exit."""
+    with _door(app_name) as door:
+        found = door.ask("stage", "tree")
+    _json(found) if output == "json" else click.echo(status.tree_text(found))
+
+
+@main.command()
+@which_app
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("--last", default=100, show_default=True, help="How many to begin with.")
+@output
+def events(app_name: str | None, follow: bool, last: int, output: str) -> None:
+    """What happened: starts, crashes, restarts, scaling. With -o json a line per event."""
+    with _door(app_name) as door:
+        try:
+            for event in door.stream("stage", "events", follow, last):
+                click.echo(json.dumps(event) if output == "json" else status.event_text(event))
+        except KeyboardInterrupt:
+            pass
+
+
+@main.command()
+@click.option("--sweep", is_flag=True, help="Remove what dead apps have left.")
+@output
+def doctor(sweep: bool, output: str) -> None:
+    """Versions, limits, run directories, stale sessions. Exits 3 when something will not work."""
+    from supervisors.doctor import examine
+
+    findings = examine(sweep=sweep)
+    if output == "json":
+        _json([{"what": f.what, "state": f.state, "text": f.text} for f in findings])
+    else:
+        marks = {"ok": "ok", "warning": "warning", "problem": "PROBLEM"}
+        click.echo(status.table([(marks[f.state], f.what, f.text) for f in findings], ("STATE", "WHAT", "FOUND")))
+    sys.exit(UNHEALTHY if any(finding.state == "problem" for finding in findings) else OK)
+
+
+# --- orders -----------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("sizes", nargs=-1, required=True, metavar="SERVICE=SIZE…")
+@click.option("--wait", is_flag=True, help="Return when members run, have left, or wait for room.")
+@which_app
+@output
+def scale(sizes: tuple[str, ...], wait: bool, app_name: str | None, output: str) -> None:
+    """Change the size of services: `kitchen=8`, `vision=+1`, `cellar=-2`."""
+    wanted = []
+    for each in sizes:
+        service, mark, size = each.partition("=")
+        if not mark or not service or not size.lstrip("+-").isdecimal():
+            raise click.UsageError(f"{each!r} is not SERVICE=SIZE, with SIZE a number, +N or -N")
+        wanted.append((service, size if size[0] in "+-" else int(size)))
+    with _door(app_name) as door:
+        reports = [door.ask("stage", "scale", service, size, wait, timeout=None if wait else 5.0) for service, size in wanted]
+    if output == "json":
+        _json(reports)
+        return
+    for report in reports:
+        pending = "".join(f"\n  {name} waits: {reason}" for name, reason in report.get("pending", {}).items())
+        click.echo(f"{report['service']}: {report['size']} members{'' if wait else ' wanted'}{pending}")
+
+
+@main.command()
+@click.argument("target", metavar="SERVICE.METHOD")
+@click.argument("arguments", nargs=-1, metavar="[JSON…]")
+@click.option("--timeout", type=float, help="Seconds; the service's own by default.")
+@which_app
+def call(target: str, arguments: tuple[str, ...], timeout: float | None, app_name: str | None) -> None:
+    """Call a method with JSON arguments: `call kitchen.cook '"steak"'`, `call kitchen/2.cook '"steak"'`."""
+    service, mark, method = target.rpartition(".")
+    if not mark or not service or not method:
+        raise click.UsageError(f"{target!r} is not SERVICE.METHOD")
+    if timeout is not None and not timeout > 0:
+        raise click.UsageError(f"--timeout {timeout:g} must be above 0")
+    packed = f"[{', '.join(_checked(argument) for argument in arguments)}]"
+    with _door(app_name) as door:
+        for answer in door.stream("stage", "call", service, method, packed, timeout):
+            value = json.loads(answer["value"] if "value" in answer else answer["item"])
+            click.echo(json.dumps(value, indent=2 if "value" in answer else None, ensure_ascii=False))
+
+
+def _checked(argument: str) -> str:
+    try:
+        json.loads(argument)
+    except ValueError:
+        raise click.UsageError(f"{argument!r} is not JSON; a string is written '{json.dumps(argument)}'") from None
+    return argument
+
+
+@main.command()
+@click.argument("member")
+@click.option("--yes", is_flag=True, help="Also when other members live in its process.")
+@which_app
+@output
+def kill(member: str, yes: bool, app_name: str | None, output: str) -> None:
+    """SIGKILL the process of a member (`kitchen/2`) and watch it come back."""
+    if "/" not in member:
+        raise click.UsageError(f"{member!r} is not a member's name; they are {member}/0, {member}/1, …")
+    with _door(app_name) as door:
+        try:
+            killed = door.ask("stage", "kill_member", member, yes)
+        except ActorError as error:
+            if getattr(error, "status", "") != "FAILED_PRECONDITION" or yes:
+                raise
+            if not sys.stdin.isatty():
+                raise click.UsageError(f"{error}; --yes does it") from None
+            click.confirm(f"{error}. Kill them all?", abort=True)
+            killed = door.ask("stage", "kill_member", member, True)
+        killed_at = time.monotonic()
+        if output == "text":
+            click.echo(f"{member}: pid {killed['pid']} killed")
+        back = _wait_back(door, member, killed["pid"])
+    if output == "json":
+        _json({**killed, "back": back})
+    elif back is None:
+        click.echo(f"{member} has not come back within 10 s; `understudy ps` says how it is")
+    else:
+        took = (time.monotonic() - killed_at) * 1000
+        click.echo(f"{member}: back as pid {back['pid']}, life {back['incarnation']}, after {took:.0f} ms")
+    sys.exit(OK if back is not None else UNHEALTHY)
+
+
+def _wait_back(door: Door, member: str, old_pid: int, limit: float = 10.0) -> dict[str, Any] | None:
+    give_up_at = time.monotonic() + limit
+    while time.monotonic() < give_up_at:
+        rows: list[dict[str, Any]] = door.ask("stage", "ps")["members"]
+        for row in rows:
+            if row["name"] == member and row["state"] == "running" and row["pid"] != old_pid:
+                return row
+        time.sleep(0.005)
+    return None
+
+
+@main.command()
+@which_app
+@click.option("--force", is_flag=True, help="End everything at once, without the actors' shutdown times.")
+def down(app_name: str | None, force: bool) -> None:
+    """Stop an app in order, wherever it was started."""
+    record = _record(app_name)
+    house = (record.house_pid, settings.process_start_time(record.house_pid)) if record.house_pid else None
+    if force:
+        _force(record)
+    else:
+        click.echo(f"stopping {record.app} …", err=True)
+        try:
+            with _door(record.app) as door:
+                door.ask("stage", "stop_app", timeout=None)
+        except Unavailable:
+            pass  # it ended before its answer was out
+    give_up_at = time.monotonic() + 15
+    while (record.is_alive() or (house is not None and settings.is_alive(*house))) and time.monotonic() < give_up_at:
+        time.sleep(0.02)
+    if record.is_alive():
+        _fail(f"{record.app} is still there (stage pid {record.pid}); try --force", ERROR)
+    click.echo(f"{record.app} is down")
+
+
+def _force(record: settings.StageRecord) -> None:
+    import signal
+
+    if record.house_pid is None:
+        raise InvalidArgument(f"{record.app} has no house that could end it")
+    for _ in range(2):  # the second order means at once
+        try:
+            os.kill(record.house_pid, signal.SIGTERM)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+
+
+# --- running ----------------------------------------------------------------------------------
+
+
+@main.command(context_settings={"ignore_unknown_options": False})
+@click.argument("target", metavar="FILE|FILE:NAME|MODULE:NAME")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS…]")
+@click.option("--address", help="HOST:PORT of a running Ray cluster; an embedded one by default.")
+@click.option("--num-cpus", type=float, help="CPUs of the embedded cluster.")
+@click.option("--num-gpus", type=float, help="GPUs of the embedded cluster.")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Label of the embedded node.")
+@click.option("--resource", "resources", multiple=True, metavar="NAME=AMOUNT", help="Custom resource of the embedded node.")
+def up(
+    target: str,
+    arguments: tuple[str, ...],
+    address: str | None,
+    num_cpus: float | None,
+    num_gpus: float | None,
+    labels: tuple[str, ...],
+    resources: tuple[str, ...],
+) -> None:
+    """Start an app in the foreground; Ctrl-C stops it in order. What follows `--` goes to the file's `main`."""
+    from supervisors.foreground import run_foreground
+
+    size = {
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "labels": dict(_pair(each) for each in labels),
+        "resources": {name: _amount(name, amount) for name, amount in map(_pair, resources)},
+    }
+    sys.exit(run_foreground(target, arguments, address, size))
+
+
+@main.command()
+def demo() -> None:
+    """A tour: starts an app, kills an actor in front of you, shows it back, scales."""
+    from supervisors.foreground import run_demo
+
+    sys.exit(run_demo())
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, mark, value = text.partition("=")
+    if not mark or not name or not value:
+        raise click.UsageError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _amount(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.UsageError(f"--resource {name}={text}: not a number") from None
+
+
+if __name__ == "__main__":
+    main()

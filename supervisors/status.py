@@ -1,0 +1,119 @@
+"""
+Status: what `ps`, `tree` and events look like on a terminal, and whether an app is healthy. Pure functions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def is_healthy(ps: Mapping[str, Any]) -> bool:
+    """False when a service is degraded or failed, or a member waits for room."""
+    bad_service = any(service["state"] in ("degraded", "failed") for service in ps["services"])
+    return not bad_service and not any(member["state"] == "pending" for member in ps["members"])
+
+
+def table(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
+    """Columns as wide as their widest cell; the last one is not padded."""
+    cells = [[str(cell) if cell is not None else "-" for cell in row] for row in [head, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return "\n".join(lines)
+
+
+def ps_text(ps: Mapping[str, Any]) -> str:
+    """Services, then members, then the understudies."""
+    services = table(
+        [(s["name"], s["state"], f"{s['ready']}/{s['size']}", s["restarts"], s["reason"]) for s in ps["services"]],
+        ("SERVICE", "STATE", "READY", "RESTARTS", "REASON"),
+    )
+    members = table(
+        [
+            (m["name"], m["state"], m["incarnation"], m["pid"], _short(m["node"]), m["restarts"], m["last_exit"] or "-", m["reason"])
+            for m in ps["members"]
+        ],
+        ("MEMBER", "STATE", "LIFE", "PID", "NODE", "RESTARTS", "LAST EXIT", "REASON"),
+    )
+    waiting = ", ".join(f"{each['name']} (pid {each['pid']})" for each in ps.get("understudies", ()))
+    head = f"app {ps['app']}, stage pid {ps['stage']['pid']}"
+    return "\n\n".join([head, services, members, f"understudies ready: {waiting or 'none'}"])
+
+
+def tree_text(tree: Mapping[str, Any]) -> str:
+    """The supervision tree with strategy, state, life, restarts and last exit."""
+    return "\n".join([_node_line(tree), *_branches(tree.get("children", ()), "")])
+
+
+def _branches(children: Sequence[Mapping[str, Any]], indent: str) -> Iterable[str]:
+    for place, child in enumerate(children):
+        last = place == len(children) - 1
+        yield f"{indent}{'└── ' if last else '├── '}{_node_line(child)}"
+        yield from _branches(child.get("children", ()), indent + ("    " if last else "│   "))
+
+
+def _node_line(node: Mapping[str, Any]) -> str:
+    parts = [node["name"]]
+    if node["kind"] == "supervisor":
+        parts.append(f"[{node['strategy']}]")
+    if "state" in node:
+        parts.append(node["state"])
+    if "ready" in node:
+        parts.append(f"{node['ready']}/{node['size']}")
+    if "incarnation" in node:
+        parts.append(f"life {node['incarnation']}")
+    if node.get("pid"):
+        parts.append(f"pid {node['pid']}")
+    if node.get("restarts"):
+        parts.append(f"{node['restarts']} restarts")
+    if node.get("last_exit"):
+        parts.append(f"last exit: {node['last_exit']}")
+    if node.get("reason"):
+        parts.append(f"({node['reason']})")
+    return "  ".join(parts)
+
+
+_SENTENCES = {
+    "member.started": "{member} started (life {incarnation}, pid {pid})",
+    "member.child_exited": "{member} ended: {reason}",
+    "member.restarting": "{member} is being restarted (restart {restarts})",
+    "member.backing_off": "{member} backs off for {delay} s: {reason}",
+    "member.start_failed": "{member} failed to start: {reason}",
+    "member.pending": "{member} waits: {reason}",
+    "member.gave_up": "{member}: too many restarts",
+    "member.killed": "{member} is killed by order (pid {pid})",
+    "member.shutdown_overrun": "{member} did not stop within its shutdown time",
+    "service.failed": "service {service} has failed: {reason}",
+    "service.scaled": "service {service} scales from {before} to {size}",
+    "service.stopped": "service {service} stopped",
+    "host.died": "host {host} of {service} (pid {pid}) died: {reason}",
+    "host.failed": "host {host} did not come up: {reason}",
+    "understudy.died": "understudy {host} (pid {pid}) died: {reason}",
+    "app.ready": "{app} is ready",
+    "app.stopping": "{app} is stopping",
+    "app.stopped": "{app} has stopped",
+    "message.dead_lettered": "dead letter: {method} to {target} ({reason})",
+    "frame.rejected": "frame rejected: {reason} ({size} bytes)",
+}
+
+
+def event_text(event: Mapping[str, Any]) -> str:
+    """One line for one event."""
+    clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
+    sentence = _SENTENCES.get(event["event"])
+    if sentence is not None:
+        return f"{clock}  {sentence.format_map(_Missing(event))}"
+    hidden = ("number", "time", "event", "traceback")
+    details = "  ".join(f"{key}={value}" for key, value in event.items() if key not in hidden)
+    text = f"{clock}  {event['event']}  {details}"
+    return f"{text}\n{event['traceback']}" if event.get("traceback") else text
+
+
+class _Missing(dict[str, Any]):
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+def _short(node: str | None) -> str:
+    return node[:8] if node else "-"
