@@ -87,9 +87,12 @@ class Message:
     @property
     def sender_name(self) -> str | None:
         """Who sent it, for dead letters."""
-        if self.sender is None:
+        sender = self.sender
+        if sender is None:
             return None
-        return str(getattr(self.sender, "name", None) or self.sender._name)
+        # A Ref takes any plain attribute for a method of its actor.
+        name = sender._name if hasattr(sender, "_name") else sender.name
+        return str(name)
 
 
 current_message: ContextVar[Message | None] = ContextVar("understudy_message", default=None)

@@ -109,6 +109,7 @@ class HostProcess:
 class HostActor(Actor):
     """Takes the stage's orders for this process. Starts and stops go on side by side."""
 
+    expected = (ActorError,)
     concurrency = 10_000
     mailbox = 100_000
     ask_timeout = None

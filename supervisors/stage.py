@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from actors.actor import Actor
 from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, Unavailable, nearest
-from actors.events import DeadLettered, Event, FrameRejected, PeerLost
+from actors.events import ActorExited, DeadLettered, Event, FrameRejected, PeerLost, log_sink
 from actors.exit import Exit
 from actors.ref import Ref
 from actors.rundir import read_key
@@ -53,13 +53,19 @@ class StageProcess:
             transport=open_nng(config["run_dir"]),
             key=read_key(config["key_path"]),
             directory=self.registry,
-            sinks=(),
+            sinks=(self._saw,),
         )
         self.system.__enter__()
         self.registry.attach(self.system)
         self._stage = self.system.options(name=STAGE_ACTOR).spawn(Stage, self)
         self._stage.wait_started().result(timeout=30)
         self._record().write(settings.record_path(config["app_name"]) if config.get("in_run_root", True) else f"{config['run_dir']}/{settings.RECORD_NAME}")
+
+    def _saw(self, event: Event) -> None:
+        if isinstance(event, ActorExited) and event.actor == STAGE_ACTOR and not event.exit.is_clean:
+            # A control actor that crashed is a defect of ours; without it nobody is in charge.
+            log_sink(event)
+            os._exit(1)
 
     def _record(self) -> settings.StageRecord:
         pid = os.getpid()
@@ -96,6 +102,7 @@ class Stage(Actor):
     """The app's control actor. Questions are answered while orders are carried out."""
 
     is_supervisor: ClassVar[bool] = True
+    expected: ClassVar[tuple[type[BaseException], ...]] = (ActorError,)
     ask_timeout: ClassVar[float | None] = None
     concurrency: ClassVar[int] = 10_000
     mailbox: ClassVar[int] = 100_000

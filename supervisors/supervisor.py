@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from actors.actor import Actor
 from actors.children import Children
-from actors.errors import AlreadyStarted, InvalidArgument
+from actors.errors import ActorError, AlreadyStarted, InvalidArgument
 from actors.exit import Exit
 from actors.ref import Ref
 from supervisors import facts
@@ -35,6 +35,7 @@ class Supervisor(Actor):
     """
 
     is_supervisor: ClassVar[bool] = True
+    expected: ClassVar[tuple[type[BaseException], ...]] = (ActorError,)  # orders that cannot be carried out
     ask_timeout: ClassVar[float | None] = None
     concurrency: ClassVar[int] = 10_000  # orders wait for starts and stops, questions must not
     mailbox: ClassVar[int] = 100_000

@@ -65,6 +65,7 @@ class Troupe(Actor):
     """Supervises one service. Its messages are orders of the stage."""
 
     is_supervisor: ClassVar[bool] = True
+    expected: ClassVar[tuple[type[BaseException], ...]] = (ActorError,)
     ask_timeout: ClassVar[float | None] = None
     concurrency: ClassVar[int] = 10_000
     mailbox: ClassVar[int] = 100_000
