@@ -24,9 +24,6 @@ A = TypeVar("A")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ORDER_TIMEOUT = None
-"""Orders have no deadline: once accepted they are carried out whatever becomes of the caller."""
-
 _UNCHANGED: Any = object()
 
 decoding = threading.local()
@@ -247,6 +244,11 @@ def _unpickled(name: str, uid: int, home: str, flags: tuple[int, float | None, b
     pin, timeout, given, detached = flags
     system = getattr(decoding, "system", None)
     return Ref(system, name, uid, home, pin=pin, timeout=timeout, timeout_given=given, detached=detached)
+
+
+def as_order(ref: Ref[A]) -> Ref[A]:
+    """*ref* for orders: what it asks has no deadline and inherits none."""
+    return ref._with(timeout=None, timeout_given=True, detached=True)
 
 
 def method_name(method: Any) -> str:

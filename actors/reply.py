@@ -327,3 +327,34 @@ class _StreamReader:
         if not reply._done:
             reply._read = True
             reply.cancel()
+
+
+def gather(replies: dict[str, Reply[Any]]) -> Reply[dict[str, Outcome[Any]]]:
+    """All outcomes by name, once the last is there; failures do not fail it. Cancelling it cancels all."""
+    return _Gathered(replies)
+
+
+class _Gathered(Reply[dict[str, Outcome[Any]]]):
+    __slots__ = ("_lock", "_outcomes", "_replies")
+
+    def __init__(self, replies: dict[str, Reply[Any]]) -> None:
+        super().__init__()
+        self._replies = replies
+        self._outcomes: dict[str, Outcome[Any]] = {}
+        self._lock = threading.Lock()
+        if not replies:
+            self._resolve({})
+        for name, reply in replies.items():
+            reply.add_done_callback(partial(self._take, name))
+
+    def _take(self, name: str, reply: Reply[Any]) -> None:
+        outcome = reply.outcome(0)
+        with self._lock:
+            self._outcomes[name] = outcome
+            complete = len(self._outcomes) == len(self._replies)
+        if complete:
+            self._resolve({name: self._outcomes[name] for name in self._replies})
+
+    def cancel(self) -> None:
+        for reply in self._replies.values():
+            reply.cancel()

@@ -344,7 +344,7 @@ def _own_path() -> list[str]:
 def _is_app_file(module: Any) -> bool:
     """A top-level file that was loaded by path, so that another process has to be told where it lies."""
     file = getattr(module, "__file__", None)
-    return bool(file) and "." not in module.__name__ and Path(file).stem == module.__name__
+    return file is not None and "." not in module.__name__ and Path(file).stem == module.__name__
 
 
 def _callers_file() -> Path | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, TypeVar, overload
 
 from actors.errors import Unavailable
-from actors.ref import Ref
+from actors.ref import Ref, as_order
 from actors.reply import Reply
 from actors.rundir import read_key
 from actors.system import ActorSystem
@@ -91,7 +91,7 @@ class Cluster:
     def _subscribe(self, system: ActorSystem, record: settings.StageRecord) -> Reply[Any]:
         self._system = system
         spawn_registry(system, self._registry)
-        self._stage = system.ref(f"{record.address}#stage")._with(timeout=None, detached=True)
+        self._stage = as_order(system.ref(f"{record.address}#stage"))
         return self._stage.options(timeout=_QUESTION_TIMEOUT).subscribe(system.address)
 
     def _take(self, views: list[tuple[Any, ...]]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from actors.errors import ActorError, StartFailed, Unavailable
 from actors.exit import Exit
-from actors.ref import Ref
+from actors.ref import Ref, as_order
 from actors.system import ActorSystem
 from supervisors import placement, settings
 from supervisors.service import ServicePlan
@@ -269,7 +269,7 @@ class Company:
         if host is None or host.dead:
             return
         host.pid, host.start_time, host.address, host.gpu_ids = pid, start_time, address, gpu_ids
-        host.ref = self._system.ref(f"{address}#{HOST_ACTOR}").options(timeout=None)
+        host.ref = as_order(self._system.ref(f"{address}#{HOST_ACTOR}"))
         try:
             host.pidfd = os.pidfd_open(pid)
         except OSError:

@@ -22,7 +22,7 @@ from actors.children import Children
 from actors.errors import ActorError
 from actors.events import Event, PeerLost
 from actors.exit import Exit
-from actors.ref import Ref
+from actors.ref import Ref, as_order
 from actors.rundir import read_key
 from actors.system import ActorSystem
 from actors.transport import open_nng
@@ -61,7 +61,7 @@ class HostProcess:
         )
         self.system.__enter__()
         spawn_registry(self.system, self.registry)
-        self._stage = self.system.ref(f"{config['stage_address']}#stage").options(timeout=None)
+        self._stage = as_order(self.system.ref(f"{config['stage_address']}#stage"))
         self._actor = self.system.options(name=HOST_ACTOR).spawn(HostActor, self)
         self._say_hello()
 

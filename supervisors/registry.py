@@ -10,14 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from actors.actor import Actor
 from actors.errors import ActorStopped, NotFound, ServiceFailed, Unavailable, nearest
 from actors.exit import Exit
 from actors.ref import Ref
-from actors.reply import Outcome, Reply
 from actors.system import ActorSystem
 from supervisors import routing
 
@@ -65,8 +63,8 @@ class ServiceView:
     @classmethod
     def from_plain(cls, plain: tuple[Any, ...]) -> ServiceView:
         """The other way round."""
-        *head, members = plain
-        return cls(*head, tuple(MemberView(*member) for member in members))
+        name, version, state, reason, ask_timeout, policy, members = plain
+        return cls(name, version, state, reason, ask_timeout, policy, tuple(MemberView(*m) for m in members))
 
 
 class Registry:
@@ -253,34 +251,3 @@ def spawn_registry(system: ActorSystem, registry: Registry) -> Ref[Any]:
     """Start the actor that keeps *registry* up to date."""
     registry.attach(system)
     return system.options(name=REGISTRY_NAME).spawn(RegistryActor, registry)
-
-
-def gather(replies: dict[str, Reply[Any]]) -> Reply[dict[str, Outcome[Any]]]:
-    """All outcomes by name, once the last is there; failures do not fail it. Cancelling it cancels all."""
-    return _Gathered(replies)
-
-
-class _Gathered(Reply[dict[str, Outcome[Any]]]):
-    __slots__ = ("_lock", "_outcomes", "_replies")
-
-    def __init__(self, replies: dict[str, Reply[Any]]) -> None:
-        super().__init__()
-        self._replies = replies
-        self._outcomes: dict[str, Outcome[Any]] = {}
-        self._lock = threading.Lock()
-        if not replies:
-            self._resolve({})
-        for name, reply in replies.items():
-            reply.add_done_callback(partial(self._take, name))
-
-    def _take(self, name: str, reply: Reply[Any]) -> None:
-        outcome = reply.outcome(0)
-        with self._lock:
-            self._outcomes[name] = outcome
-            complete = len(self._outcomes) == len(self._replies)
-        if complete:
-            self._resolve({name: self._outcomes[name] for name in self._replies})
-
-    def cancel(self) -> None:
-        for reply in self._replies.values():
-            reply.cancel()

@@ -16,11 +16,11 @@ from typing import Any, Generic, TypeVar
 from actors.actor import methods_of
 from actors.errors import InvalidArgument, NotFound, nearest
 from actors.ref import Ref
-from actors.reply import Outcome, Reply
+from actors.reply import Outcome, Reply, gather
 from actors.routed import Routed
 from supervisors import checks, loading
 from supervisors.backoff import Backoff
-from supervisors.registry import ServiceRouter, gather
+from supervisors.registry import ServiceRouter
 from supervisors.resources import Resources
 from supervisors.routing import ROUTINGS
 from supervisors.spec import RESTARTS, Restart, bound_arguments, check_class, check_shutdown

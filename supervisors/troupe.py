@@ -108,7 +108,8 @@ class Troupe(Actor):
         begun = self._driver.order(Begin, specs)
         settled = self._when_settled({spec.id for spec in specs})
         # Whichever is first: a member that waits for room must not hold up the rest of the app.
-        await asyncio.wait([begun, settled], return_when=asyncio.FIRST_COMPLETED)
+        first: list[asyncio.Future[Any]] = [begun, settled]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
 
     async def on_stop(self, exit: Exit) -> None:
         self._is_stopping = True
