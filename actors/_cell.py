@@ -51,6 +51,9 @@ class Owner(Protocol):
     def child_started(self, cell: Cell) -> None: ...
     def child_ignored(self, cell: Cell) -> None: ...
     def child_start_failed(self, cell: Cell, exit: Exit) -> None: ...
+    def child_worked(self, cell: Cell) -> None:
+        """This life has finished its first message without crashing."""
+
     def child_exited(self, cell: Cell, exit: Exit, handled: int) -> None: ...
 
 
@@ -58,6 +61,7 @@ class Temporary:
     """The owner of what `spawn` started: one life, then the registration ends."""
 
     def child_started(self, cell: Cell) -> None: ...
+    def child_worked(self, cell: Cell) -> None: ...
 
     def child_ignored(self, cell: Cell) -> None:
         cell.end(Exit("normal", "ignored"))
@@ -415,6 +419,9 @@ class Cell:
                     message.task = None
                     life.running.remove(message)
                     self.system._counts.handled += 1
+                if life.handled and not life.has_worked:
+                    life.has_worked = True
+                    self.owner.child_worked(self)
         finally:
             if worker is not None:
                 life.release(worker)

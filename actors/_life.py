@@ -41,6 +41,7 @@ class Life:
         "context",
         "end_wanted",
         "handled",
+        "has_worked",
         "idle",
         "incarnation",
         "instance",
@@ -75,6 +76,8 @@ class Life:
         self.own_worker: Worker | None = None
         self.end_wanted: Exit | None = None
         self.is_over = False
+        self.has_worked = False
+        """True once the owner knows that a message was finished."""
         self.serves_early = False
         """True once `on_start` has asked to take messages before it returns."""
 

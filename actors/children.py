@@ -25,6 +25,9 @@ class Reports(Protocol):
     def started(self, child_id: str) -> None: ...
     def ignored(self, child_id: str) -> None: ...
     def start_failed(self, child_id: str, exit: Exit) -> None: ...
+    def worked(self, child_id: str) -> None:
+        """A life has finished its first message without crashing."""
+
     def exited(self, child_id: str, exit: Exit, handled: int) -> None:
         """A life ended by itself."""
 
@@ -115,6 +118,10 @@ class Children:
     def child_started(self, cell: Cell) -> None:
         if (child_id := self._id_by_cell.get(cell)) is not None:
             self._reports.started(child_id)
+
+    def child_worked(self, cell: Cell) -> None:
+        if (child_id := self._id_by_cell.get(cell)) is not None:
+            self._reports.worked(child_id)
 
     def child_ignored(self, cell: Cell) -> None:
         if (child_id := self._id_by_cell.get(cell)) is not None:

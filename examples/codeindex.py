@@ -100,7 +100,7 @@ def page_of(path: str, source: str) -> Page:
             by_line[line] = by_line.get(line, 0) + weight
 
     with _parsing:
-        tree = ast.parse(source)
+        tree = ast.parse(source, path)
     first = tree.body[0].lineno if tree.body else 1
     hit(path.removesuffix(".py"), first, DEFINITION)
     hit(ast.get_docstring(tree, clean=False), first, DOCSTRING)

@@ -57,7 +57,9 @@ class App:
             checks.positive("App", "orphan_timeout", orphan_timeout)
         self.services = services
         self.file = _callers_file()
-        self.name = settings.check_app_name(name if name is not None else self.file.stem if self.file else "app")
+        self.name = settings.check_app_name(
+            name if name is not None else self.file.stem if self.file else "app"
+        )
         self.understudies = understudies
         self.orphan_timeout = orphan_timeout
 
@@ -78,13 +80,20 @@ class App:
         `AlreadyStarted` when the app runs already, `StartFailed` when cluster or stage do not come up.
         """
         if loading.in_host:
-            raise InvalidArgument("app.run() while a host loads this file: put it under `if __name__ == '__main__'`")
+            raise InvalidArgument(
+                "app.run() while a host loads this file: put it under `if __name__ == '__main__'`"
+            )
         for field, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
             if value is not None:
                 checks.non_negative("App.run", field, value)
         checks.words_by_name("App.run", "labels", labels or {})
         checks.numbers_by_name("App.run", "resources", resources or {})
-        size = {"num_cpus": num_cpus, "num_gpus": num_gpus, "labels": dict(labels or {}), "resources": dict(resources or {})}
+        size = {
+            "num_cpus": num_cpus,
+            "num_gpus": num_gpus,
+            "labels": dict(labels or {}),
+            "resources": dict(resources or {}),
+        }
         return Run(self, address, size)
 
     def plan(self) -> dict[str, Any]:
@@ -331,12 +340,18 @@ def _environment() -> dict[str, str]:
 
 def _own_path() -> list[str]:
     """What hosts need on `sys.path` beyond what every interpreter has: the script's folder and what was added."""
-    standard = {os.path.realpath(entry) for entry in sys.path if "site-packages" in entry or "dist-packages" in entry}
+    standard = {
+        os.path.realpath(entry) for entry in sys.path if "site-packages" in entry or "dist-packages" in entry
+    }
     prefixes = tuple(os.path.realpath(prefix) for prefix in {sys.base_prefix, sys.prefix})
     added = []
     for entry in sys.path:
         real = os.path.realpath(entry or os.getcwd())
-        if real not in standard and not real.startswith(tuple(f"{prefix}/lib" for prefix in prefixes)) and os.path.isdir(real):
+        if (
+            real not in standard
+            and not real.startswith(tuple(f"{prefix}/lib" for prefix in prefixes))
+            and os.path.isdir(real)
+        ):
             added.append(real)
     return list(dict.fromkeys(added))
 

@@ -30,7 +30,9 @@ class Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            raise click.UsageError(f"there is no command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}")
+            raise click.UsageError(
+                f"there is no command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}"
+            )
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -53,7 +55,9 @@ def _fail(text: str, code: int) -> None:
     sys.exit(code)
 
 
-output = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Readable text, or JSON.")
+output = click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Readable text, or JSON."
+)
 which_app = click.option("--app", "app_name", metavar="NAME", help="Which app, where several run.")
 
 
@@ -64,7 +68,9 @@ def _door(app_name: str | None) -> Iterator[Door]:
     from actors.rundir import read_key
 
     record = _record(app_name)
-    with Door(record.address, record.address.removeprefix("ipc://").rsplit("/", 1)[0], read_key(record.key_path)) as door:
+    with Door(
+        record.address, record.address.removeprefix("ipc://").rsplit("/", 1)[0], read_key(record.key_path)
+    ) as door:
         yield door
 
 
@@ -130,7 +136,9 @@ def doctor(sweep: bool, output: str) -> None:
         _json([{"what": f.what, "state": f.state, "text": f.text} for f in findings])
     else:
         marks = {"ok": "ok", "warning": "warning", "problem": "PROBLEM"}
-        click.echo(status.table([(marks[f.state], f.what, f.text) for f in findings], ("STATE", "WHAT", "FOUND")))
+        click.echo(
+            status.table([(marks[f.state], f.what, f.text) for f in findings], ("STATE", "WHAT", "FOUND"))
+        )
     sys.exit(UNHEALTHY if any(finding.state == "problem" for finding in findings) else OK)
 
 
@@ -151,7 +159,10 @@ def scale(sizes: tuple[str, ...], wait: bool, app_name: str | None, output: str)
             raise click.UsageError(f"{each!r} is not SERVICE=SIZE, with SIZE a number, +N or -N")
         wanted.append((service, size if size[0] in "+-" else int(size)))
     with _door(app_name) as door:
-        reports = [door.ask("stage", "scale", service, size, wait, timeout=None if wait else 5.0) for service, size in wanted]
+        reports = [
+            door.ask("stage", "scale", service, size, wait, timeout=None if wait else 5.0)
+            for service, size in wanted
+        ]
     if output == "json":
         _json(reports)
         return
@@ -183,7 +194,9 @@ def _checked(argument: str) -> str:
     try:
         json.loads(argument)
     except ValueError:
-        raise click.UsageError(f"{argument!r} is not JSON; a string is written '{json.dumps(argument)}'") from None
+        raise click.UsageError(
+            f"{argument!r} is not JSON; a string is written '{json.dumps(argument)}'"
+        ) from None
     return argument
 
 
@@ -248,7 +261,9 @@ def down(app_name: str | None, force: bool) -> None:
         except Unavailable:
             pass  # it ended before its answer was out
     give_up_at = time.monotonic() + 15
-    while (record.is_alive() or (house is not None and settings.is_alive(*house))) and time.monotonic() < give_up_at:
+    while (
+        record.is_alive() or (house is not None and settings.is_alive(*house))
+    ) and time.monotonic() < give_up_at:
         time.sleep(0.02)
     if record.is_alive():
         _fail(f"{record.app} is still there (stage pid {record.pid}); try --force", ERROR)
@@ -278,7 +293,13 @@ def _force(record: settings.StageRecord) -> None:
 @click.option("--num-cpus", type=float, help="CPUs of the embedded cluster.")
 @click.option("--num-gpus", type=float, help="GPUs of the embedded cluster.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Label of the embedded node.")
-@click.option("--resource", "resources", multiple=True, metavar="NAME=AMOUNT", help="Custom resource of the embedded node.")
+@click.option(
+    "--resource",
+    "resources",
+    multiple=True,
+    metavar="NAME=AMOUNT",
+    help="Custom resource of the embedded node.",
+)
 def up(
     target: str,
     arguments: tuple[str, ...],

@@ -86,7 +86,9 @@ class Cluster:
 
     def _new_system(self, record: settings.StageRecord) -> ActorSystem:
         run_dir = record.address.removeprefix("ipc://").rsplit("/", 1)[0]
-        return ActorSystem(transport=open_nng(run_dir), key=read_key(record.key_path), directory=self._registry)
+        return ActorSystem(
+            transport=open_nng(run_dir), key=read_key(record.key_path), directory=self._registry
+        )
 
     def _subscribe(self, system: ActorSystem, record: settings.StageRecord) -> Reply[Any]:
         self._system = system
@@ -152,9 +154,10 @@ class Cluster:
 
     def _control(self) -> Ref[Any]:
         if self._system is None or self._stage is None:
-            raise Unavailable(f"this client of {self.app_name} is closed", may_have_run=False, reason="closed")
+            raise Unavailable(
+                f"this client of {self.app_name} is closed", may_have_run=False, reason="closed"
+            )
         return self._stage
 
     def __repr__(self) -> str:
         return f"<Cluster {self.app_name}>"
-

@@ -87,7 +87,15 @@ class Slot:
 class Company:
     """All hosts of one app. Loop thread only; Ray is called on threads of its own."""
 
-    def __init__(self, system: ActorSystem, host_config: Mapping[str, Any], understudies: int, *, on_died: Callable[[Host, tuple[str, ...], Exit, bool], None], on_event: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        system: ActorSystem,
+        host_config: Mapping[str, Any],
+        understudies: int,
+        *,
+        on_died: Callable[[Host, tuple[str, ...], Exit, bool], None],
+        on_event: Callable[..., None],
+    ) -> None:
         from supervisors import _ray
 
         self._ray = _ray
@@ -140,7 +148,9 @@ class Company:
         from supervisors.resources import Resources
 
         resources = Resources.from_dict(plan.resources)
-        slot = Slot(f"{plan.name}-{next(self._slot_numbers)}", plan.name, resources.bundle(), dict(resources.labels))
+        slot = Slot(
+            f"{plan.name}-{next(self._slot_numbers)}", plan.name, resources.bundle(), dict(resources.labels)
+        )
         self._slots[slot.name] = slot
         return slot
 
@@ -237,7 +247,11 @@ class Company:
     def _take_blank(self, slot: Slot) -> Host | None:
         if slot.gpus and not slot.gpu_ids:
             return None  # only a process that asks Ray for GPUs is told which ones
-        blanks = [host for host in self._hosts.values() if host.service is None and host.node_id == slot.node_id and not host.dead]
+        blanks = [
+            host
+            for host in self._hosts.values()
+            if host.service is None and host.node_id == slot.node_id and not host.dead
+        ]
         blanks.sort(key=lambda host: host.address == "")  # those that are up first
         return blanks[0] if blanks else None
 
@@ -347,7 +361,11 @@ class Company:
         loop = asyncio.get_running_loop()
         try:
             while not self._closing:
-                waiting = {id(host.lifeline): host for host in self._hosts.values() if host.lifeline is not None and not host.pid}
+                waiting = {
+                    id(host.lifeline): host
+                    for host in self._hosts.values()
+                    if host.lifeline is not None and not host.pid
+                }
                 if not waiting:
                     await asyncio.sleep(_POLL)
                     continue

@@ -42,7 +42,9 @@ async def tour(cluster: Cluster, say: Say) -> None:
     say(f"   pid {killed['pid']} is dead")
     say(f"   meanwhile {await greeter.ask(Greeter.greet, 'Alan')}")
     member = await _came_back(cluster, "greeter/0", killed["pid"])
-    say(f"   greeter/0 is back: pid {member['pid']}, life {member['incarnation']}, last exit {member['last_exit']}")
+    say(
+        f"   greeter/0 is back: pid {member['pid']}, life {member['incarnation']}, last exit {member['last_exit']}"
+    )
     say(f"   {await greeter.member(0).ask(Greeter.greet, 'Barbara')}")
     say("3. scale it to 4 members while it serves, then back to 1")
     for size in (4, 1):
@@ -58,5 +60,3 @@ async def _came_back(cluster: Cluster, name: str, old_pid: int) -> dict[str, Any
         if members[name]["state"] == "running" and members[name]["pid"] != old_pid:
             return dict(members[name])
         await asyncio.sleep(0.01)
-
-

@@ -77,7 +77,9 @@ def _ports() -> Finding:
     try:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            return Finding("loopback ports", "ok", f"127.0.0.1 gives ports (such as {probe.getsockname()[1]})")
+            return Finding(
+                "loopback ports", "ok", f"127.0.0.1 gives ports (such as {probe.getsockname()[1]})"
+            )
     except OSError as error:
         return Finding("loopback ports", "problem", str(error))
 
@@ -98,7 +100,9 @@ def _apps(sweep: bool) -> list[Finding]:
     if not root.exists():
         return []
     running = {record.app: record for record in settings.running_apps()}
-    findings = [Finding(f"app {name}", "ok", f"runs, stage pid {record.pid}") for name, record in running.items()]
+    findings = [
+        Finding(f"app {name}", "ok", f"runs, stage pid {record.pid}") for name, record in running.items()
+    ]
     findings += [_token(root / name) for name in running]
     for directory in sorted(path for path in root.iterdir() if path.is_dir()):
         if directory.name in running or _is_held(directory):
@@ -107,7 +111,13 @@ def _apps(sweep: bool) -> list[Finding]:
             shutil.rmtree(directory, ignore_errors=True)
             findings.append(Finding("stale session", "ok", f"{directory} removed"))
         else:
-            findings.append(Finding("stale session", "warning", f"{directory}: its app is dead; `understudy doctor --sweep` removes it"))
+            findings.append(
+                Finding(
+                    "stale session",
+                    "warning",
+                    f"{directory}: its app is dead; `understudy doctor --sweep` removes it",
+                )
+            )
     return findings
 
 

@@ -98,7 +98,9 @@ def run_demo() -> int:
 class _Foreground:
     """One run of an app in this terminal."""
 
-    def __init__(self, app: App, interrupts: Interrupts, main: Callable[..., Any] | None, arguments: tuple[str, ...]) -> None:
+    def __init__(
+        self, app: App, interrupts: Interrupts, main: Callable[..., Any] | None, arguments: tuple[str, ...]
+    ) -> None:
         self.stays = True
         """Whether the app goes on when `main` has returned."""
         self._app = app
@@ -130,7 +132,10 @@ class _Foreground:
     def _run_main(self, cluster: Cluster) -> int:
         if self._main is None:
             if self._arguments:
-                click.echo(f"understudy: {self._app.name} has no `async def main(cluster, …)` for {' '.join(self._arguments)}", err=True)
+                click.echo(
+                    f"understudy: {self._app.name} has no `async def main(cluster, …)` for {' '.join(self._arguments)}",
+                    err=True,
+                )
                 return 2
             return 0
         try:
@@ -151,7 +156,10 @@ class _Foreground:
         if self._was_stopped:
             click.echo(f"{self._app.name} was stopped from elsewhere")
             return 0
-        click.echo(f"understudy: {self._app.name} has ended by itself: {run.end_reason or 'its house ended'}", err=True)
+        click.echo(
+            f"understudy: {self._app.name} has ended by itself: {run.end_reason or 'its house ended'}",
+            err=True,
+        )
         return 1
 
     def _stop(self, run: Run) -> None:
@@ -178,7 +186,9 @@ class _Foreground:
         at = time.monotonic() - self._began_at
         for service in cluster.ps().result()["services"]:
             reason = f": {service['reason']}" if service["reason"] else ""
-            click.echo(f"[{at:4.1f} s] {service['name']}: {service['ready']} of {service['size']} {service['class']} {service['state']}{reason}")
+            click.echo(
+                f"[{at:4.1f} s] {service['name']}: {service['ready']} of {service['size']} {service['class']} {service['state']}{reason}"
+            )
 
     def _show_events(self, cluster: Cluster) -> None:
         try:
@@ -207,6 +217,6 @@ def _show_users_traceback(error: BaseException) -> None:
 
 
 def _is_plumbing(filename: str, ours: str) -> bool:
-    return filename.startswith((ours, "<frozen")) or os.path.dirname(filename).endswith(("importlib", "asyncio"))
-
-
+    return filename.startswith((ours, "<frozen")) or os.path.dirname(filename).endswith(
+        ("importlib", "asyncio")
+    )

@@ -101,7 +101,9 @@ class HostProcess:
 
         if isinstance(event, PeerLost) and event.address == self.config["stage_address"]:
             embedded = self.config["embedded"]
-            limit = self.config.get("orphan_timeout") or (_EMBEDDED_ORPHAN_TIMEOUT if embedded else _EXTERNAL_ORPHAN_TIMEOUT)
+            limit = self.config.get("orphan_timeout") or (
+                _EMBEDDED_ORPHAN_TIMEOUT if embedded else _EXTERNAL_ORPHAN_TIMEOUT
+            )
             self.system.clock.call_later(limit, self.close)
         log_sink(event)
 
@@ -194,7 +196,9 @@ class HostActor(Actor):
         """SIGTERM: every member stops in order, the stage is told, the process ends."""
         exit = Exit("shutdown", "SIGTERM")
         with contextlib.suppress(ActorError):
-            await self._process.stage.options(timeout=2.0).host_leaving(self._process.config["host_name"], plain_exit(exit))
+            await self._process.stage.options(timeout=2.0).host_leaving(
+                self._process.config["host_name"], plain_exit(exit)
+            )
         shutdown = self._plan.shutdown if self._plan is not None else 0.0
         await asyncio.gather(*(self.stop_member(name, shutdown, True) for name in list(self._incarnations)))
         self._process.close()
@@ -214,7 +218,13 @@ class HostActor(Actor):
 
     def _ended(self, name: str, exit: Exit, handled: int) -> None:
         incarnation = self._incarnations.get(name, 0)
-        self._process.stage.tell("member_exited", self._process.config["host_name"], name, incarnation, plain_exit(exit), handled)
+        self._process.stage.tell(
+            "member_exited", self._process.config["host_name"], name, incarnation, plain_exit(exit), handled
+        )
+
+    def _worked(self, name: str) -> None:
+        # Evidence for the supervisor, told now: a process that is killed later says nothing more.
+        self._process.stage.tell("member_worked", name, self._incarnations.get(name, 0))
 
     def _stopped(self, name: str, exit: Exit) -> None:
         self._began(name, ("failed", plain_exit(exit)))
@@ -231,6 +241,9 @@ class _Reports:
 
     def started(self, child_id: str) -> None:
         self._host._began(child_id, ("started",))
+
+    def worked(self, child_id: str) -> None:
+        self._host._worked(child_id)
 
     def ignored(self, child_id: str) -> None:
         self._host._began(child_id, ("ignored",))
@@ -249,6 +262,9 @@ def plain_exit(exit: Exit) -> tuple[str, str, str]:
     """An exit without anything of the user's in it: kind, one line, traceback."""
     detail = exit.detail
     if isinstance(detail, BaseException):
-        return exit.kind, f"{type(detail).__name__}: {detail}", "".join(traceback.format_exception(detail)).rstrip()
+        return (
+            exit.kind,
+            f"{type(detail).__name__}: {detail}",
+            "".join(traceback.format_exception(detail)).rstrip(),
+        )
     return exit.kind, "" if detail is None else str(detail), ""
-

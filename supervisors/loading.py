@@ -31,7 +31,12 @@ in_host = False
 def class_reference(cls: type) -> dict[str, str]:
     """How *cls* travels: module and name, or bytes where the module cannot be imported elsewhere."""
     module = sys.modules.get(cls.__module__)
-    if cls.__module__ != "__main__" and "<locals>" not in cls.__qualname__ and module is not None and getattr(module, "__file__", None):
+    if (
+        cls.__module__ != "__main__"
+        and "<locals>" not in cls.__qualname__
+        and module is not None
+        and getattr(module, "__file__", None)
+    ):
         return {"module": cls.__module__, "name": cls.__qualname__}
     return {"name": cls.__qualname__, "bytes": _text(cls)}
 
@@ -108,7 +113,9 @@ def find_app(target: str) -> tuple[Any, ModuleType]:
     found = apps.get(name or "app")
     if found is None:
         known = f"; it has {', '.join(sorted(apps))}" if apps else "; it defines no App"
-        raise InvalidArgument(f"{place} has no App named {name or 'app'!r}{nearest(name or 'app', apps)}{known}")
+        raise InvalidArgument(
+            f"{place} has no App named {name or 'app'!r}{nearest(name or 'app', apps)}{known}"
+        )
     return found, module
 
 
@@ -121,7 +128,9 @@ def pack_arguments(owner: str, args: tuple[Any, ...], kwargs: Mapping[str, Any])
             try:
                 dumps(value)
             except Exception as reason:
-                raise SerializationError(f"{owner}: argument {place!r} cannot be pickled: {value!r} ({reason})") from None
+                raise SerializationError(
+                    f"{owner}: argument {place!r} cannot be pickled: {value!r} ({reason})"
+                ) from None
         raise SerializationError(f"{owner}: the arguments cannot be pickled: {error}") from None
 
 

@@ -42,7 +42,9 @@ def choose_slot(members_by_slot: Mapping[str, int], per_host: int | None, most_h
     return min(members_by_slot, key=lambda slot: members_by_slot[slot])
 
 
-def choose_node(nodes: Sequence[NodeLike], labels: Mapping[str, str], hosts_by_node: Mapping[str, int]) -> str | None:
+def choose_node(
+    nodes: Sequence[NodeLike], labels: Mapping[str, str], hosts_by_node: Mapping[str, int]
+) -> str | None:
     """The live node with these labels that has the fewest hosts for its CPUs; None when there is none."""
     fitting = [node for node in nodes if node.alive and has_labels(node, labels)]
     return min(
@@ -74,7 +76,9 @@ def why_pending(bundle: Mapping[str, float], labels: Mapping[str, str], nodes: S
         alive = [node for node in alive if has_labels(node, labels)]
         if not alive:
             return f"needs a node with labels {wanted}; no node has them"
-    lacking = [_lack(name, amount, alive) for name, amount in bundle.items() if not _fits_now(name, amount, alive)]
+    lacking = [
+        _lack(name, amount, alive) for name, amount in bundle.items() if not _fits_now(name, amount, alive)
+    ]
     if not lacking:
         lacking = [f"needs {_several(bundle)} on one node; no node has it all free"]
     return "; ".join(lacking)

@@ -117,7 +117,11 @@ class Registry:
         member = self._member(name, uid)
         if member.address and member.state in ("running", "draining"):
             return member.address
-        raise Unavailable(f"{name} is {member.state}" + (f" ({member.reason})" if member.reason else ""), may_have_run=False, reason=member.state)
+        raise Unavailable(
+            f"{name} is {member.state}" + (f" ({member.reason})" if member.reason else ""),
+            may_have_run=False,
+            reason=member.state,
+        )
 
     def incarnation_of(self, name: str, uid: int) -> int:
         return self._member(name, uid).incarnation
@@ -201,7 +205,9 @@ class ServiceRouter:
             usable = [member for member in view.members if routing.is_usable(member, refused)]
         if usable:
             chosen = self._choose(view.routing, usable)
-            return Ref(self._registry.system, chosen.name, chosen.uid, chosen.address, timeout=view.ask_timeout)
+            return Ref(
+                self._registry.system, chosen.name, chosen.uid, chosen.address, timeout=view.ask_timeout
+            )
         if refused or any(member.state in EXPECTED_SOON for member in view.members):
             return None
         raise Unavailable(routing.nobody(view.name, view.members), may_have_run=False, reason="no member")

@@ -174,14 +174,18 @@ class ServiceRef(Routed[A]):
         name = f"{view.name}/{number}"
         found = view.member_by_name.get(name)
         if found is None:
-            raise NotFound(f"{name}: {view.name} has {len(view.members)} members{nearest(name, view.member_by_name)}")
+            raise NotFound(
+                f"{name}: {view.name} has {len(view.members)} members{nearest(name, view.member_by_name)}"
+            )
         ref: Ref[A] = self._router.registry.member_ref(found, self._timeout)
         return ref if not self._timeout_given else ref.options(timeout=self._timeout)
 
     def broadcast(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[dict[str, Outcome[Any]]]:
         """Call *method* on every member at once; the reply has each one's `Outcome` by name, failures included."""
         view = self._router.registry.view(self._router.name)
-        refs = {member.name: self._router.registry.member_ref(member, self._timeout) for member in view.members}
+        refs = {
+            member.name: self._router.registry.member_ref(member, self._timeout) for member in view.members
+        }
         if self._timeout_given:
             refs = {name: ref.options(timeout=self._timeout) for name, ref in refs.items()}
         return gather({name: ref.ask(method, *args, **kwargs) for name, ref in refs.items()})
@@ -197,7 +201,11 @@ class ServiceRef(Routed[A]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ServiceRef):
             return NotImplemented
-        return (self.name, self._key, self._router.registry.app) == (other.name, other._key, other._router.registry.app)
+        return (self.name, self._key, self._router.registry.app) == (
+            other.name,
+            other._key,
+            other._router.registry.app,
+        )
 
     def __hash__(self) -> int:
         return hash((self.name, self._key))

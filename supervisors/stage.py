@@ -59,7 +59,11 @@ class StageProcess:
         self.registry.attach(self.system)
         self._stage = self.system.options(name=STAGE_ACTOR).spawn(Stage, self)
         self._stage.wait_started().result(timeout=30)
-        self._record().write(settings.record_path(config["app_name"]) if config.get("in_run_root", True) else f"{config['run_dir']}/{settings.RECORD_NAME}")
+        self._record().write(
+            settings.record_path(config["app_name"])
+            if config.get("in_run_root", True)
+            else f"{config['run_dir']}/{settings.RECORD_NAME}"
+        )
 
     def _saw(self, event: Event) -> None:
         if isinstance(event, ActorExited) and event.actor == STAGE_ACTOR and not event.exit.is_clean:
@@ -113,7 +117,9 @@ class Stage(Actor):
         self._app: dict[str, Any] = config["app"] or {}
         self._name: str = config["app_name"]
         self._troupes: dict[str, Ref[Troupe]] = {}
-        self._plans = {plain["name"]: ServicePlan.from_plain(plain) for plain in self._app.get("services", ())}
+        self._plans = {
+            plain["name"]: ServicePlan.from_plain(plain) for plain in self._app.get("services", ())
+        }
         self._subscribers: dict[str, Ref[Any]] = {}
         self._events: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
         self._event_number = 0
@@ -131,7 +137,11 @@ class Stage(Actor):
         )
 
     def _host_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        modules = [plan.class_reference["module"] for plan in self._plans.values() if "module" in plan.class_reference]
+        modules = [
+            plan.class_reference["module"]
+            for plan in self._plans.values()
+            if "module" in plan.class_reference
+        ]
         return {
             "app_name": self._name,
             "run_dir": config["run_dir"],
@@ -155,7 +165,9 @@ class Stage(Actor):
         await self._company.look_at_nodes()
         await self._company.open(self._hosts_expected() + self._app.get("understudies", 1))
         for name, plan in self._plans.items():
-            troupe = self.context.options(name=name).spawn(Troupe, plan, self._company, self._publish, self._note)
+            troupe = self.context.options(name=name).spawn(
+                Troupe, plan, self._company, self._publish, self._note
+            )
             self._troupes[name] = troupe
             with contextlib.suppress(ActorError):
                 await troupe.wait_started()
@@ -178,8 +190,14 @@ class Stage(Actor):
         for node in self._company.nodes():
             for name, amount in node.available.items():
                 free[name] = free.get(name, 0.0) + amount
-        amounts = {"CPU": plan.resources["cpu"], "memory": plan.resources["memory"] or 0, **plan.resources["custom"]}
-        return min([hosts, *(int(free.get(name, 0.0) // amount) for name, amount in amounts.items() if amount)])
+        amounts = {
+            "CPU": plan.resources["cpu"],
+            "memory": plan.resources["memory"] or 0,
+            **plan.resources["custom"],
+        }
+        return min(
+            [hosts, *(int(free.get(name, 0.0) // amount) for name, amount in amounts.items() if amount)]
+        )
 
     async def wait_ready(self) -> dict[str, Any]:
         """Resolves when every service has started what can be placed; says what `ps` says."""
@@ -188,7 +206,9 @@ class Stage(Actor):
 
     # -- what hosts say ------------------------------------------------------------------------
 
-    async def host_up(self, name: str, pid: int, start_time: int, address: str, gpu_ids: list[str]) -> list[tuple[Any, ...]]:
+    async def host_up(
+        self, name: str, pid: int, start_time: int, address: str, gpu_ids: list[str]
+    ) -> list[tuple[Any, ...]]:
         """A host's hello; answered with the views of all services."""
         self._company.host_up(name, pid, start_time, address, tuple(gpu_ids))
         return self._subscribe(address)
@@ -197,19 +217,40 @@ class Stage(Actor):
         """A host's farewell."""
         self._company.farewell(name, exit_from_plain(exit)[0])
 
-    async def member_exited(self, host: str, name: str, incarnation: int, exit: tuple[str, str, str], handled: int) -> None:
+    async def member_exited(
+        self, host: str, name: str, incarnation: int, exit: tuple[str, str, str], handled: int
+    ) -> None:
         """A member's life ended by itself."""
         troupe = self._troupes.get(name.partition("/")[0])
         if troupe is not None:
             reason, traceback = exit_from_plain(exit)
             if traceback:
-                self._note("member.crashed", member=name, incarnation=incarnation, reason=str(reason), traceback=traceback)
+                self._note(
+                    "member.crashed",
+                    member=name,
+                    incarnation=incarnation,
+                    reason=str(reason),
+                    traceback=traceback,
+                )
             await troupe.exited(name, incarnation, reason, traceback, handled)
+
+    async def member_worked(self, name: str, incarnation: int) -> None:
+        """A member's life has finished its first message."""
+        troupe = self._troupes.get(name.partition("/")[0])
+        if troupe is not None:
+            await troupe.worked(name, incarnation)
 
     def _host_died(self, host: Host, members: tuple[str, ...], exit: Exit, counts: bool) -> None:
         troupe = self._troupes.get(host.service or "")
         if host.service is not None:
-            self._note("host.died", host=host.name, pid=host.pid, service=host.service, members=list(members), reason=str(exit))
+            self._note(
+                "host.died",
+                host=host.name,
+                pid=host.pid,
+                service=host.service,
+                members=list(members),
+                reason=str(exit),
+            )
         if troupe is not None and members:
             troupe.tell(Troupe.host_died, host, members, exit, counts)
 
@@ -272,7 +313,13 @@ class Stage(Actor):
         children = []
         for service in state["services"]:
             members = [member for member in state["members"] if member["service"] == service["name"]]
-            children.append({**service, "kind": "supervisor", "children": [{**member, "kind": "worker"} for member in members]})
+            children.append(
+                {
+                    **service,
+                    "kind": "supervisor",
+                    "children": [{**member, "kind": "worker"} for member in members],
+                }
+            )
         return {"name": self._name, "kind": "supervisor", "strategy": "one_for_one", "children": children}
 
     async def nodes(self) -> list[dict[str, Any]]:
@@ -329,18 +376,24 @@ class Stage(Actor):
         return await report if wait else {"service": service, "before": row["size"], "size": wanted}
 
     async def kill_member(self, member: str, yes: bool = False) -> dict[str, Any]:
-        """SIGKILL the process of *member*. `Refusal` names its neighbours there unless *yes*."""
+        """SIGKILL the process of *member*; resolves when it is dead. `Refusal` names its neighbours unless *yes*."""
         host = await self._troupe(member.partition("/")[0]).host_of(member)
         if host is None or host.dead:
             raise Unavailable(f"{member} has no process now", may_have_run=False, reason="not running")
         neighbours = [name for name in (host.slot.members if host.slot is not None else ()) if name != member]
         if neighbours and not yes:
-            raise Refusal(f"{', '.join(neighbours)} live in the process of {member} (pid {host.pid}) too; say yes to kill them all")
+            raise Refusal(
+                f"{', '.join(neighbours)} live in the process of {member} (pid {host.pid}) too; say yes to kill them all"
+            )
         self._note("member.killed", member=member, pid=host.pid, with_it=neighbours)
         self._company.kill(host, Exit("killed", "order"))
+        while not host.dead:
+            await asyncio.sleep(0.001)
         return {"member": member, "pid": host.pid, "with_it": neighbours}
 
-    async def call(self, service: str, method: str, arguments: str, timeout: float | None = None) -> AsyncGenerator[dict[str, Any], None]:
+    async def call(
+        self, service: str, method: str, arguments: str, timeout: float | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """
         Call a method of a service, or of one member (`kitchen/2`), with JSON arguments, passed on undecoded.
 
@@ -401,7 +454,9 @@ class Stage(Actor):
         self._plan(service)
         troupe = self._troupes.get(service)
         if troupe is None:
-            raise Unavailable(f"service {service} has not begun to start yet", may_have_run=False, reason="starting")
+            raise Unavailable(
+                f"service {service} has not begun to start yet", may_have_run=False, reason="starting"
+            )
         return troupe
 
     def _note(self, event: str, **fields: Any) -> None:
@@ -432,5 +487,7 @@ def _wanted_size(service: str, size: int | str, now: int) -> int:
     except (TypeError, ValueError):
         raise InvalidArgument(f"scale {service}={size!r}: use a number, +N or -N") from None
     if isinstance(size, bool) or wanted < 0 or (isinstance(size, float) and size != wanted):
-        raise InvalidArgument(f"scale {service}={size!r}: {service} has {now} members; a size is a whole number of 0 or more")
+        raise InvalidArgument(
+            f"scale {service}={size!r}: {service} has {now} members; a size is a whole number of 0 or more"
+        )
     return wanted

@@ -19,19 +19,34 @@ def table(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
     """Columns as wide as their widest cell; the last one is not padded."""
     cells = [[str(cell) if cell is not None else "-" for cell in row] for row in [head, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
     return "\n".join(lines)
 
 
 def ps_text(ps: Mapping[str, Any]) -> str:
     """Services, then members, then the understudies."""
     services = table(
-        [(s["name"], s["state"], f"{s['ready']}/{s['size']}", s["restarts"], s["reason"]) for s in ps["services"]],
+        [
+            (s["name"], s["state"], f"{s['ready']}/{s['size']}", s["restarts"], s["reason"])
+            for s in ps["services"]
+        ],
         ("SERVICE", "STATE", "READY", "RESTARTS", "REASON"),
     )
     members = table(
         [
-            (m["name"], m["state"], m["incarnation"], m["pid"], _short(m["node"]), m["restarts"], m["last_exit"] or "-", m["reason"])
+            (
+                m["name"],
+                m["state"],
+                m["incarnation"],
+                m["pid"],
+                _short(m["node"]),
+                m["restarts"],
+                m["last_exit"] or "-",
+                m["reason"],
+            )
             for m in ps["members"]
         ],
         ("MEMBER", "STATE", "LIFE", "PID", "NODE", "RESTARTS", "LAST EXIT", "REASON"),

@@ -127,7 +127,11 @@ class Supervisor(Actor):
 
     def _reported(self, report: Report) -> None:
         system = self.context.system
-        system.emit(ChildReported(self.context.name, report.what, report.exit, report.id, report.restarts, report.delay))
+        system.emit(
+            ChildReported(
+                self.context.name, report.what, report.exit, report.id, report.restarts, report.delay
+            )
+        )
 
     def _finished(self, exit: Exit) -> None:
         if self._end is not None and not self._end.done():
@@ -167,6 +171,8 @@ class LocalLauncher:
 
     def started(self, child_id: str) -> None:
         self._supervisor._driver.feed(facts.Started(child_id))
+
+    def worked(self, child_id: str) -> None: ...
 
     def ignored(self, child_id: str) -> None:
         self._supervisor._driver.feed(facts.Ignored(child_id))

@@ -56,6 +56,8 @@ class Member:
     traceback: str = ""
     task: asyncio.Task[None] | None = None
     """Its start under way."""
+    has_worked: bool = False
+    """This life has finished a message."""
     leaving: bool = False
     has_settled: bool = False
     """It has started, failed once, or waits for room."""
@@ -70,7 +72,13 @@ class Troupe(Actor):
     concurrency: ClassVar[int] = 10_000
     mailbox: ClassVar[int] = 100_000
 
-    def __init__(self, plan: ServicePlan, company: Company, on_view: Callable[[ServiceView], None], on_event: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        plan: ServicePlan,
+        company: Company,
+        on_view: Callable[[ServiceView], None],
+        on_event: Callable[..., None],
+    ) -> None:
         self.plan = plan
         self._company = company
         self._on_view = on_view
@@ -159,17 +167,25 @@ class Troupe(Actor):
         self._driver.feed(facts.Exited((name,), exit, handled))
         self._changed()
 
+    async def worked(self, name: str, incarnation: int) -> None:
+        """A member's life has finished its first message."""
+        member = self._members.get(name)
+        if member is not None and member.incarnation == incarnation:
+            member.has_worked = True
+
     async def host_died(self, host: Host, members: tuple[str, ...], exit: Exit, counts: bool) -> None:
         """A host's process ended, and all of *members* with it: one incident."""
         ended = []
+        has_worked = False
         for name in members:
             member = self._members.get(name)
             if member is not None and member.host is host:
                 member.host, member.is_registered = None, False
                 member.last_exit, member.traceback = exit, ""
+                has_worked = has_worked or member.has_worked
                 ended.append(name)
         if ended:
-            self._driver.feed(facts.Exited(tuple(ended), exit, counts=counts))
+            self._driver.feed(facts.Exited(tuple(ended), exit, handled=int(has_worked), counts=counts))
             self._changed()
 
     async def describe(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -204,16 +220,29 @@ class Troupe(Actor):
             return "failed"
         if any(not member.has_settled for member in self._members.values()) and "running" not in states:
             return "starting"
-        wanted = [state for name, state in zip(self._members, states, strict=True) if not self._members[name].leaving]
+        wanted = [
+            state
+            for name, state in zip(self._members, states, strict=True)
+            if not self._members[name].leaving
+        ]
         if all(state in ("running", "stopped") for state in wanted):
             return "running"
-        return "starting" if any(state == "starting" for state in wanted) and not any(s in ("backing_off", "pending") for s in wanted) else "degraded"
+        return (
+            "starting"
+            if any(state == "starting" for state in wanted)
+            and not any(s in ("backing_off", "pending") for s in wanted)
+            else "degraded"
+        )
 
     def _reason(self) -> str:
         if self._failed:
             return self._failed
         reasons = [member.pending for member in self._members.values() if member.pending]
-        reasons += [str(m.last_exit) for m in self._members.values() if m.last_exit is not None and self._state(m.name) not in ("running", "draining")]
+        reasons += [
+            str(m.last_exit)
+            for m in self._members.values()
+            if m.last_exit is not None and self._state(m.name) not in ("running", "draining")
+        ]
         return reasons[0] if reasons else ""
 
     def _member_row(self, name: str) -> dict[str, Any]:
@@ -262,7 +291,15 @@ class Troupe(Actor):
             if self._state(name) != "stopped"
         )
         plan = self.plan
-        return ServiceView(plan.name, self._version, "failed" if self._failed else "running", self._failed, plan.ask_timeout, plan.routing, members)
+        return ServiceView(
+            plan.name,
+            self._version,
+            "failed" if self._failed else "running",
+            self._failed,
+            plan.ask_timeout,
+            plan.routing,
+            members,
+        )
 
     def _changed(self) -> None:
         """Something that others see has changed: tell them at the end of this turn."""
@@ -287,7 +324,9 @@ class Troupe(Actor):
     def _look_for_settled(self) -> None:
         waiting, self._settled = self._settled, []
         for names, future in waiting:
-            unsettled = {name for name in names if name in self._members and not self._members[name].has_settled}
+            unsettled = {
+                name for name in names if name in self._members and not self._members[name].has_settled
+            }
             if unsettled and not self._failed:
                 self._settled.append((unsettled, future))
             elif not future.done():
@@ -311,7 +350,14 @@ class Troupe(Actor):
 
     def _finished(self, exit: Exit) -> None:
         if not self._is_stopping:
-            worst = next((m.last_exit for m in self._members.values() if m.last_exit is not None and not m.last_exit.is_clean), None)
+            worst = next(
+                (
+                    m.last_exit
+                    for m in self._members.values()
+                    if m.last_exit is not None and not m.last_exit.is_clean
+                ),
+                None,
+            )
             self._failed = f"gave up: {worst if worst is not None else exit}"
             self._on_event("service.failed", service=self.plan.name, reason=self._failed)
         if self._end is not None and not self._end.done():
@@ -330,6 +376,7 @@ class Troupe(Actor):
 
     async def _start(self, member: Member) -> None:
         member.incarnation += 1
+        member.has_worked = False
         incarnation = member.incarnation
         slot = member.slot = self._company.slot_for(self.plan, member.name)
         try:
@@ -352,7 +399,13 @@ class Troupe(Actor):
     def _take_outcome(self, member: Member, outcome: tuple[Any, ...]) -> None:
         if outcome[0] == "started":
             member.has_settled = True
-            self._on_event("member.started", member=member.name, service=self.plan.name, incarnation=member.incarnation, pid=member.host.pid if member.host else None)
+            self._on_event(
+                "member.started",
+                member=member.name,
+                service=self.plan.name,
+                incarnation=member.incarnation,
+                pid=member.host.pid if member.host else None,
+            )
             self._driver.feed(facts.Started(member.name))
         elif outcome[0] == "ignored":
             member.has_settled = True
@@ -377,7 +430,9 @@ class Troupe(Actor):
         hand_back = member.leaving or self._is_stopping
         if host is not None and host.ref is not None and not host.dead:
             try:
-                plain = await host.ref.stop_member(member.name, 0.0 if isinstance(shutdown, str) else shutdown, hand_back)
+                plain = await host.ref.stop_member(
+                    member.name, 0.0 if isinstance(shutdown, str) else shutdown, hand_back
+                )
             except ActorError:
                 return  # its process is gone; the proof is on its way
             exit, _ = exit_from_plain(plain)
@@ -410,7 +465,12 @@ class _MemberLauncher:
     def forget(self, child_id: str) -> None:
         troupe = self._troupe
         member = troupe._members[child_id]
-        if member.host is not None and member.host.ref is not None and member.is_registered and not member.host.dead:
+        if (
+            member.host is not None
+            and member.host.ref is not None
+            and member.is_registered
+            and not member.host.dead
+        ):
             member.host.ref.tell("forget_member", member.name)
         if member.slot is not None:
             troupe._company.leave_slot(member.slot, member.name)
