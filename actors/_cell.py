@@ -397,6 +397,7 @@ class Cell:
         """Handle messages until none is left: one burst of one runner."""
         worker: Worker | None = None
         take = self.mailbox.take
+        task = asyncio.current_task()
         turn = 0
         try:
             while self._serves(life):
@@ -412,7 +413,7 @@ class Cell:
                 if method.kind in ("sync", "sync_stream") and worker is None:
                     worker = await life.lease()
                 life.running.append(message)
-                message.task = asyncio.current_task()
+                message.task = task
                 try:
                     worker = await self._handle(life, message, method, worker)
                 finally:

@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-running_loop = asyncio._get_running_loop  # None outside a loop instead of raising; 50 ns
-
 
 class LoopInbox:
     """

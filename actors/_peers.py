@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.address import host_id_of
@@ -74,7 +75,7 @@ class Peer:
         """True while the peer's own thread sends; nobody else may then."""
         self._stuck: tuple[bytes, list[Unsent]] | None = None
         self._thread: threading.Thread | None = None
-        self._work = threading.Semaphore(0)
+        self._work: SimpleQueue[None] = SimpleQueue()
         self._lost = False
         self._closing = False
 
@@ -140,11 +141,13 @@ class Peer:
         if self._thread is None:
             self._thread = threading.Thread(target=self._send_blocking, name="understudy-outbox", daemon=True)
             self._thread.start()
-        self._work.release()
+        self._work.put(None)
 
     def _send_blocking(self) -> None:
         while True:
-            if not self._work.acquire(timeout=_IDLE_TIME):
+            try:
+                self._work.get(timeout=_IDLE_TIME)
+            except Empty:
                 with self._lock:
                     if not self._handed_over:
                         self._thread = None
@@ -200,9 +203,14 @@ class Peer:
     def close(self) -> None:
         """Close the link and let the thread end."""
         self._closing = True
-        self._work.release()
+        self._work.put(None)
         if self._link is not None:
             self._link.close()
+
+    @property
+    def waits(self) -> int:
+        """Envelopes that have not left."""
+        return len(self._outbox)
 
     @property
     def is_idle(self) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
-from actors._loop import inbox_of, running_loop
+from actors._loop import LoopInbox, inbox_of
 from actors._threads import waiting
 from actors.errors import Cancelled, DeadlineExceeded, DeadlockError
 
@@ -80,7 +80,7 @@ class Reply(Generic[T]):
         while not self._done and self._items is None:
             loop = asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
-            self._add_waiter(partial(_wake_loop, loop, future))
+            self._add_waiter(partial(_wake_loop, inbox_of(loop), threading.get_ident(), future))
             try:
                 yield from future
             except asyncio.CancelledError:
@@ -264,11 +264,11 @@ def is_passed_through(error: BaseException) -> bool:
     return getattr(error, _MARK, False) is True
 
 
-def _wake_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
-    if running_loop() is loop:
+def _wake_loop(inbox: LoopInbox, thread: int, future: asyncio.Future[None]) -> None:
+    if threading.get_ident() == thread:
         _set(future)
     else:
-        inbox_of(loop).post(_set, future)
+        inbox.post(_set, future)
 
 
 def _set(future: asyncio.Future[None]) -> None:
@@ -296,7 +296,7 @@ class _StreamReader:
         while not (reply._items or reply._done):
             loop = asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
-            reply._add_waiter(partial(_wake_loop, loop, future))
+            reply._add_waiter(partial(_wake_loop, inbox_of(loop), threading.get_ident(), future))
             try:
                 await future
             except asyncio.CancelledError:

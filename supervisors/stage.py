@@ -59,11 +59,7 @@ class StageProcess:
         self.registry.attach(self.system)
         self._stage = self.system.options(name=STAGE_ACTOR).spawn(Stage, self)
         self._stage.wait_started().result(timeout=30)
-        self._record().write(
-            settings.record_path(config["app_name"])
-            if config.get("in_run_root", True)
-            else f"{config['run_dir']}/{settings.RECORD_NAME}"
-        )
+        self._record().write(f"{config['run_dir']}/{settings.RECORD_NAME}")
 
     def _saw(self, event: Event) -> None:
         if isinstance(event, ActorExited) and event.actor == STAGE_ACTOR and not event.exit.is_clean:

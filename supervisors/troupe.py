@@ -260,6 +260,7 @@ class Troupe(Actor):
             "reason": member.pending,
             "host": member.host.name if member.host is not None else None,
             "traceback": member.traceback,
+            "devices": list(member.slot.gpu_ids) if member.slot is not None else [],
         }
 
     def _state(self, name: str) -> str:

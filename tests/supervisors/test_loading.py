@@ -141,12 +141,19 @@ class TestArguments:
 
         assert loading.unpack_arguments(packed)[0][0]() == "soup"
 
-    @pytest.mark.parametrize(("args", "kwargs", "which"), [((1, threading.Lock()), {}, "argument 2"), ((), {"lock": threading.Lock()}, "argument 'lock'")])
-    def test_what_cannot_travel_is_named(self, args: tuple[Any, ...], kwargs: dict[str, Any], which: str) -> None:
+    @pytest.mark.parametrize(
+        ("args", "kwargs", "which"),
+        [((1, threading.Lock()), {}, "argument 2"), ((), {"lock": threading.Lock()}, "argument 'lock'")],
+    )
+    def test_what_cannot_travel_is_named(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], which: str
+    ) -> None:
         class Cook(Actor):
             def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
-        with pytest.raises(SerializationError, match=f"Service 'kitchen': {which} cannot be pickled: <unlocked"):
+        with pytest.raises(
+            SerializationError, match=f"Service 'kitchen': {which} cannot be pickled: <unlocked"
+        ):
             Service("kitchen", Cook, args=args, kwargs=kwargs).plan()
 
 

@@ -70,8 +70,18 @@ def test_cpus_are_those_of_the_living_and_at_least_one() -> None:
         ({"CPU": 0.5}, {}, [Node(available={"CPU": 0.25})], "needs 0.5 CPU; nodes have 0.25 free of 4"),
         ({"memory": 16 * GiB}, {}, [Node()], "needs 16 GiB memory; nodes have 8 GiB free of 8 GiB"),
         ({"press": 2.0}, {}, [Node()], "needs 2 press; nodes have 0 free of 0"),
-        ({"CPU": 8.0, "GPU": 1.0}, {}, [Node()], "needs 8 CPU; nodes have 4 free of 4; needs 1 GPU; nodes have 0 free of 0"),
-        ({}, {"zone": "x", "disk": "ssd"}, [Node()], "needs a node with labels disk=ssd, zone=x; no node has them"),
+        (
+            {"CPU": 8.0, "GPU": 1.0},
+            {},
+            [Node()],
+            "needs 8 CPU; nodes have 4 free of 4; needs 1 GPU; nodes have 0 free of 0",
+        ),
+        (
+            {},
+            {"zone": "x", "disk": "ssd"},
+            [Node()],
+            "needs a node with labels disk=ssd, zone=x; no node has them",
+        ),
         ({"CPU": 1.0}, {}, [Node(alive=False)], "needs 1 CPU; nodes have 0 free of 0"),
         (
             {"CPU": 2.0, "press": 1.0},
@@ -81,5 +91,7 @@ def test_cpus_are_those_of_the_living_and_at_least_one() -> None:
         ),
     ],
 )
-def test_why_something_waits_is_said_in_words(bundle: Mapping[str, float], labels: Mapping[str, str], nodes: list[Node], sentence: str) -> None:
+def test_why_something_waits_is_said_in_words(
+    bundle: Mapping[str, float], labels: Mapping[str, str], nodes: list[Node], sentence: str
+) -> None:
     assert placement.why_pending(bundle, labels, nodes) == sentence

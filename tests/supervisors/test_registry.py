@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from actors._memory import MemoryTransport
 from actors.actor import Actor
 from actors.errors import ActorStopped, InvalidArgument, NotFound, ServiceFailed, Unavailable
 from actors.exit import Exit, Terminated
@@ -17,12 +19,27 @@ from supervisors.registry import MemberView, Registry, ServiceView
 from supervisors.service import ServiceRef
 
 
-def view(*members: MemberView, version: int = 1, state: str = "running", reason: str = "", routing: str = "least_busy") -> ServiceView:
+def view(
+    *members: MemberView,
+    version: int = 1,
+    state: str = "running",
+    reason: str = "",
+    routing: str = "least_busy",
+) -> ServiceView:
     return ServiceView("kitchen", version, state, reason, 5.0, routing, members)
 
 
-def member(number: int, state: str = "running", uid: int = 0, address: str = "ipc:///h", reason: str = "") -> MemberView:
+def member(
+    number: int, state: str = "running", uid: int = 0, address: str = "ipc:///h", reason: str = ""
+) -> MemberView:
     return MemberView(f"kitchen/{number}", uid or number + 100, state, 1, address, reason)
+
+
+@pytest.fixture
+async def system() -> AsyncIterator[ActorSystem]:
+    """With an inbox, so that members may live elsewhere."""
+    async with ActorSystem(transport=MemoryTransport(), sinks=()) as system:
+        yield system
 
 
 @pytest.fixture
@@ -41,6 +58,18 @@ class Chef(Actor):
         raise RuntimeError("burnt")
 
 
+class Watcher(Actor):
+    def __init__(self, target: Ref[Any], seen: list[Terminated]) -> None:
+        self.seen = seen
+        self.context.watch(target)
+
+    async def on_terminated(self, terminated: Terminated) -> None:
+        self.seen.append(terminated)
+
+    async def is_there(self) -> bool:
+        return True
+
+
 class TestViews:
     def test_a_view_travels_as_plain_data(self) -> None:
         sent = view(member(0), member(1, "backing_off", reason="error (burnt)"))
@@ -56,7 +85,9 @@ class TestViews:
     def test_an_unknown_service_is_named_with_the_nearest(self, registry: Registry) -> None:
         registry.take([view()])
 
-        with pytest.raises(NotFound, match="app 'restaurant' has no service 'kitchn'; did you mean 'kitchen'?"):
+        with pytest.raises(
+            NotFound, match=r"app 'restaurant' has no service 'kitchn'; did you mean 'kitchen'\?"
+        ):
             registry.service("kitchn")
 
 
@@ -180,43 +211,62 @@ class TestWatching:
 
         assert heard == [Exit("not_found"), Exit("not_found")]
 
-    async def test_an_actor_watches_a_member_by_its_ref(self, system: ActorSystem, registry: Registry, wait_until: Any) -> None:
-        class Watcher(Actor):
-            def __init__(self, target: Ref[Any]) -> None:
-                self.context.watch(target)
-
-            async def on_terminated(self, terminated: Terminated) -> None:
-                seen.append(terminated)
-
+    async def test_an_actor_watches_a_member_by_its_ref(
+        self, system: ActorSystem, registry: Registry, wait_until: Any
+    ) -> None:
         seen: list[Terminated] = []
         registry.take([view(member(0, address="ipc:///elsewhere"))])
         target = registry.service("kitchen").member(0)
-        await system.spawn(Watcher, target).wait_started()
+        await system.spawn(Watcher, target, seen).is_there()
 
         registry.take([view(version=2)])
 
         await wait_until(lambda: seen)
         assert [(terminated.ref, terminated.exit) for terminated in seen] == [(target, Exit("shutdown"))]
 
+    @pytest.mark.xfail(
+        strict=True, reason="`watch` looks for the member's process first, and takes none for an end"
+    )
+    async def test_a_member_that_is_away_has_not_ended(
+        self, system: ActorSystem, registry: Registry, wait_until: Any
+    ) -> None:
+        seen: list[Terminated] = []
+        registry.take([view(member(0, "restarting"))])
+        target = registry.service("kitchen").member(0)
+        watcher = system.spawn(Watcher, target, seen)
+        await watcher.is_there()
+
+        assert seen == []
+        registry.take([view(version=2)])
+        await wait_until(lambda: seen)
+        assert [terminated.exit for terminated in seen] == [Exit("shutdown")]
+
 
 class TestServiceRefs:
-    """Refs whose members live in this very process: no socket is needed to see where calls go."""
+    """Refs whose members live in this very process, to see where calls go."""
 
     @pytest.fixture
     def kitchen(self, system: ActorSystem, registry: Registry) -> ServiceRef[Chef]:
         for number in range(2):
             system.options(name=f"kitchen/{number}").spawn(Chef)
-        registry.take([view(*(MemberView(f"kitchen/{n}", 0, "running", 1, "") for n in range(2)))])
+        registry.take(
+            [view(*(MemberView(f"kitchen/{n}", 0, "running", 1, system.address) for n in range(2)))]
+        )
         return registry.service("kitchen")  # type: ignore[no-any-return]
 
     async def test_a_call_goes_to_one_member(self, kitchen: ServiceRef[Chef]) -> None:
-        assert sorted([await kitchen.ask(Chef.cook, "steak") for _ in range(2)]) == ["steak by kitchen/0", "steak by kitchen/1"]
+        assert sorted([await kitchen.ask(Chef.cook, "steak") for _ in range(2)]) == [
+            "steak by kitchen/0",
+            "steak by kitchen/1",
+        ]
 
     def test_an_unknown_member_is_named_with_how_many_there_are(self, kitchen: ServiceRef[Chef]) -> None:
         with pytest.raises(NotFound, match="kitchen/7: kitchen has 2 members"):
             kitchen.member(7)
 
-    def test_refs_are_equal_when_service_and_key_are(self, kitchen: ServiceRef[Chef], registry: Registry) -> None:
+    def test_refs_are_equal_when_service_and_key_are(
+        self, kitchen: ServiceRef[Chef], registry: Registry
+    ) -> None:
         assert kitchen == registry.service("kitchen")
         assert kitchen.options(key="a") == registry.service("kitchen").options(key="a")
         assert kitchen != kitchen.options(key="a")
@@ -233,7 +283,9 @@ class TestServiceRefs:
         assert arrived == kitchen.options(key="a")
         assert repr(arrived) == "kitchen"
 
-    @pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": -1}, {"timeout": "5"}, {"timeout": True}])
+    @pytest.mark.parametrize(
+        "options", [{"timeout": 0}, {"timeout": -1}, {"timeout": "5"}, {"timeout": True}]
+    )
     def test_wrong_options_are_refused(self, kitchen: ServiceRef[Chef], options: dict[str, Any]) -> None:
         with pytest.raises(InvalidArgument, match="timeout="):
             kitchen.options(**options)

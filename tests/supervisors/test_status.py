@@ -10,16 +10,37 @@ from supervisors import status
 
 
 def service(state: str = "running", **changes: Any) -> dict[str, Any]:
-    return {"name": "kitchen", "state": state, "size": 2, "ready": 1, "restarts": 3, "reason": "", "strategy": "one_for_one", **changes}
+    return {
+        "name": "kitchen",
+        "state": state,
+        "size": 2,
+        "ready": 1,
+        "restarts": 3,
+        "reason": "",
+        "strategy": "one_for_one",
+        **changes,
+    }
 
 
 def member(state: str = "running", **changes: Any) -> dict[str, Any]:
-    row = {"name": "kitchen/0", "service": "kitchen", "state": state, "incarnation": 4, "pid": 12, "node": "abcdef0123456789"}
+    row = {
+        "name": "kitchen/0",
+        "service": "kitchen",
+        "state": state,
+        "incarnation": 4,
+        "pid": 12,
+        "node": "abcdef0123456789",
+    }
     return {**row, "restarts": 3, "last_exit": None, "reason": "", **changes}
 
 
 def ps(*members: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    return {"app": "restaurant", "stage": {"pid": 1, "epoch": 1}, "services": [service(**changes)], "members": list(members)}
+    return {
+        "app": "restaurant",
+        "stage": {"pid": 1, "epoch": 1},
+        "services": [service(**changes)],
+        "members": list(members),
+    }
 
 
 @pytest.mark.parametrize(
@@ -46,19 +67,33 @@ def test_a_table_without_rows_is_its_head() -> None:
 
 
 def test_ps_shows_services_members_and_understudies() -> None:
-    waiting = member("pending", pid=None, node=None, reason="needs 1 GPU; nodes have 0 free of 0", last_exit="killed (order)")
+    waiting = member(
+        "pending",
+        pid=None,
+        node=None,
+        reason="needs 1 GPU; nodes have 0 free of 0",
+        last_exit="killed (order)",
+    )
     text = status.ps_text({**ps(waiting), "understudies": [{"name": "host-3", "pid": 9}]})
 
     assert text.splitlines()[0] == "app restaurant, stage pid 1"
     assert "kitchen  running  1/2" in text
-    assert "kitchen/0  pending  4     -    -     3         killed (order)  needs 1 GPU; nodes have 0 free of 0" in text
+    assert (
+        "kitchen/0  pending  4     -    -     3         killed (order)  needs 1 GPU; nodes have 0 free of 0"
+        in text
+    )
     assert text.endswith("understudies ready: host-3 (pid 9)")
 
 
 def test_a_tree_shows_strategy_state_life_and_last_exit() -> None:
     one = {**member(last_exit="error (Boom: x)"), "kind": "worker"}
     two = {**member(name="kitchen/1", restarts=0), "kind": "worker"}
-    tree = {"name": "restaurant", "kind": "supervisor", "strategy": "one_for_one", "children": [{**service(), "kind": "supervisor", "children": [one, two]}]}
+    tree = {
+        "name": "restaurant",
+        "kind": "supervisor",
+        "strategy": "one_for_one",
+        "children": [{**service(), "kind": "supervisor", "children": [one, two]}],
+    }
 
     assert status.tree_text(tree).splitlines() == [
         "restaurant  [one_for_one]",
@@ -69,7 +104,14 @@ def test_a_tree_shows_strategy_state_life_and_last_exit() -> None:
 
 
 def test_an_event_is_one_line() -> None:
-    event = {"number": 1, "time": 0.0, "event": "member.started", "member": "kitchen/0", "incarnation": 2, "pid": 12}
+    event = {
+        "number": 1,
+        "time": 0.0,
+        "event": "member.started",
+        "member": "kitchen/0",
+        "incarnation": 2,
+        "pid": 12,
+    }
 
     assert status.event_text(event).endswith("  kitchen/0 started (life 2, pid 12)")
 
@@ -82,4 +124,6 @@ def test_an_event_without_a_sentence_shows_its_fields() -> None:
 
 
 def test_an_event_that_lacks_a_field_is_still_a_line() -> None:
-    assert status.event_text({"time": 0.0, "event": "host.died", "host": "host-1"}).endswith("host host-1 of ? (pid ?) died: ?")
+    assert status.event_text({"time": 0.0, "event": "host.died", "host": "host-1"}).endswith(
+        "host host-1 of ? (pid ?) died: ?"
+    )

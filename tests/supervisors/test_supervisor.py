@@ -86,7 +86,7 @@ class Child(Actor):
 
 
 class Whim(Child):
-    """Starts as *moods* say, one entry a start: "ok", "ignore", "fail" or "hang"; then always like the last."""
+    """Starts as *moods* say, one entry a start: "ok", "ignore", "fail" or "hang"; then like the last."""
 
     def __init__(self, notes: Notes, *moods: str) -> None:
         super().__init__(notes)
@@ -150,7 +150,9 @@ def spec(notes: Notes) -> Callable[..., ChildSpec]:
 Spec = Callable[..., ChildSpec]
 
 
-async def up(system: ActorSystem, *specs: ChildSpec, strategy: str = "one_for_one", intensity: int = 3, **flags: Any) -> Ref[Any]:
+async def up(
+    system: ActorSystem, *specs: ChildSpec, strategy: str = "one_for_one", intensity: int = 3, **flags: Any
+) -> Ref[Any]:
     """A supervisor named `top` that has started."""
     ref = system.options(name="top").spawn(Supervisor, specs, strategy, intensity, 3600.0, **flags)
     assert await ref.wait_started()
@@ -191,7 +193,9 @@ class TestStarting:
         with pytest.raises(ActorStopped):
             await sup.stop()
 
-    async def test_c02_one_that_ignores_is_not_an_error(self, system: ActorSystem, events: list[Event]) -> None:
+    async def test_c02_one_that_ignores_is_not_an_error(
+        self, system: ActorSystem, events: list[Event]
+    ) -> None:
         class Reluctant(Supervisor):
             async def on_start(self) -> None:
                 raise Ignore
@@ -210,7 +214,10 @@ class TestStarting:
         running = await sup.start_child(spec("b"))
 
         assert await running.life() == 1
-        assert [(info.id, info.state) for info in await sup.which_children()] == [("a", "stopped"), ("b", "running")]
+        assert [(info.id, info.state) for info in await sup.which_children()] == [
+            ("a", "stopped"),
+            ("b", "running"),
+        ]
         assert await sup.count_children() == ChildCounts(2, 1, 0, 2)
 
     async def test_c04_what_init_raises_is_what_the_starter_gets(self, system: ActorSystem) -> None:
@@ -235,7 +242,9 @@ class TestStarting:
         assert isinstance(failure.value.__cause__, Boom)
         assert await sup.which_children() == []
 
-    async def test_c06_a_restart_by_hand_that_fails_keeps_the_spec(self, system: ActorSystem, spec: Spec) -> None:
+    async def test_c06_a_restart_by_hand_that_fails_keeps_the_spec(
+        self, system: ActorSystem, spec: Spec
+    ) -> None:
         sup = await up(system, spec("a", Whim, "ok", "fail"))
         await sup.terminate_child("a")
 
@@ -246,7 +255,9 @@ class TestStarting:
         assert (await infos(sup))["a"].state == "stopped"
         assert await sup.count_children() == ChildCounts(1, 0, 0, 1)
 
-    async def test_c07_a_first_start_that_fails_fails_the_supervisor(self, system: ActorSystem, spec: Spec, notes: Notes) -> None:
+    async def test_c07_a_first_start_that_fails_fails_the_supervisor(
+        self, system: ActorSystem, spec: Spec, notes: Notes
+    ) -> None:
         sup = system.options(name="top").spawn(Supervisor, [spec("a"), spec("b", Whim, "fail"), spec("c")])
 
         with pytest.raises(StartFailed) as failure:
@@ -265,7 +276,7 @@ class TestStarting:
         sup = await up(system, given)
 
         assert await sup.get_childspec("a") == given
-        with pytest.raises(NotFound, match="did you mean 'a'|no child 'z'"):
+        with pytest.raises(NotFound, match="no child 'z'"):
             await sup.get_childspec("z")
 
     @pytest.mark.parametrize(
@@ -278,7 +289,9 @@ class TestStarting:
             ((["a"],), "children='a' is not a ChildSpec"),
         ],
     )
-    async def test_c09_wrong_flags_are_refused_before_anything_starts(self, system: ActorSystem, flags: tuple[Any, ...], complaint: str) -> None:
+    async def test_c09_wrong_flags_are_refused_before_anything_starts(
+        self, system: ActorSystem, flags: tuple[Any, ...], complaint: str
+    ) -> None:
         sup = system.spawn(Supervisor, *flags)
 
         with pytest.raises(StartFailed) as failure:
@@ -286,7 +299,9 @@ class TestStarting:
         with pytest.raises(InvalidArgument, match=complaint):
             raise failure.value.__cause__  # type: ignore[misc]
 
-    async def test_c09_two_children_of_one_id_are_refused_before_anything_starts(self, system: ActorSystem, spec: Spec, notes: Notes) -> None:
+    async def test_c09_two_children_of_one_id_are_refused_before_anything_starts(
+        self, system: ActorSystem, spec: Spec, notes: Notes
+    ) -> None:
         sup = system.spawn(Supervisor, [spec("a"), spec("b"), spec("a")])
 
         with pytest.raises(StartFailed) as failure:
@@ -305,7 +320,9 @@ class TestStarting:
         assert await sup.count_children() == ChildCounts(0, 0, 0, 0)
         assert await sup.is_alive()
 
-    async def test_c10_children_start_in_order_and_stop_in_reverse(self, system: ActorSystem, spec: Spec, notes: Notes) -> None:
+    async def test_c10_children_start_in_order_and_stop_in_reverse(
+        self, system: ActorSystem, spec: Spec, notes: Notes
+    ) -> None:
         ids = ["ch7", "ch3", "ch10", "ch2", "ch5"]
         sup = await up(system, *map(spec, ids))
 
@@ -315,7 +332,9 @@ class TestStarting:
 
         assert notes == [("stop shutdown", id) for id in reversed(ids)]
 
-    async def test_a_start_that_takes_too_long_has_failed(self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, wait_until: Any) -> None:
+    async def test_a_start_that_takes_too_long_has_failed(
+        self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, wait_until: Any
+    ) -> None:
         sup = await up(system)
         started = sup.start_child(spec("a", Whim, "hang", start_timeout=7))
         await wait_until(lambda: ("hang", "a") in notes)
@@ -328,16 +347,23 @@ class TestStarting:
             await started
         assert await sup.which_children() == []
 
-    async def test_questions_are_answered_while_a_child_starts(self, system: ActorSystem, spec: Spec, notes: Notes, wait_until: Any) -> None:
+    async def test_questions_are_answered_while_a_child_starts(
+        self, system: ActorSystem, spec: Spec, notes: Notes, wait_until: Any
+    ) -> None:
         sup = system.options(name="top").spawn(Supervisor, [spec("a"), spec("b", Whim, "hang")])
         await wait_until(lambda: ("hang", "b") in notes)
 
-        assert [(info.id, info.state) for info in await sup.which_children()] == [("a", "running"), ("b", "pending")]
+        assert [(info.id, info.state) for info in await sup.which_children()] == [
+            ("a", "running"),
+            ("b", "pending"),
+        ]
         assert await sup.count_children() == ChildCounts(2, 1, 0, 2)
         assert (await sup.get_childspec("b")).id == "b"
         assert not sup.wait_started().done
 
-    async def test_c32_a_name_that_somebody_else_has_fails_the_start(self, system: ActorSystem, spec: Spec, notes: Notes) -> None:
+    async def test_c32_a_name_that_somebody_else_has_fails_the_start(
+        self, system: ActorSystem, spec: Spec, notes: Notes
+    ) -> None:
         stranger = system.options(name="top/a").spawn(Child, notes)
         sup = await up(system)
 
@@ -352,7 +378,9 @@ class TestStarting:
 
 
 class TestOrders:
-    async def test_c11_the_administration_of_one_child(self, system: ActorSystem, spec: Spec, notes: Notes) -> None:
+    async def test_c11_the_administration_of_one_child(
+        self, system: ActorSystem, spec: Spec, notes: Notes
+    ) -> None:
         sup = await up(system, spec("a"))
         running = await child(sup, "a")
 
@@ -394,7 +422,9 @@ class TestOrders:
         assert (await infos(sup))["inner"].kind == "supervisor"
         assert [info.id for info in await (await child(sup, "inner")).which_children()] == ["b"]
 
-    async def test_a_started_child_is_the_last_one(self, system: ActorSystem, spec: Spec, notes: Notes) -> None:
+    async def test_a_started_child_is_the_last_one(
+        self, system: ActorSystem, spec: Spec, notes: Notes
+    ) -> None:
         sup = await up(system, spec("a"), spec("b"))
         await sup.start_child(spec("0"))
         notes.clear()
@@ -403,7 +433,9 @@ class TestOrders:
 
         assert notes == [("stop shutdown", "0"), ("stop shutdown", "b"), ("stop shutdown", "a")]
 
-    async def test_orders_are_carried_out_whatever_becomes_of_the_caller(self, system: ActorSystem, spec: Spec, notes: Notes, wait_until: Any) -> None:
+    async def test_orders_are_carried_out_whatever_becomes_of_the_caller(
+        self, system: ActorSystem, spec: Spec, notes: Notes, wait_until: Any
+    ) -> None:
         cleaned = asyncio.Event()
         sup = await up(system, spec("a", Tidy, cleaned))
         order = sup.terminate_child("a")
@@ -415,7 +447,9 @@ class TestOrders:
         await wait_until(lambda: ("stop shutdown", "a") in notes)
         assert (await infos(sup))["a"].state == "stopped"
 
-    async def test_an_order_while_a_child_starts_waits_for_its_turn(self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, wait_until: Any) -> None:
+    async def test_an_order_while_a_child_starts_waits_for_its_turn(
+        self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, wait_until: Any
+    ) -> None:
         sup = await up(system, spec("a"))
         slow = sup.start_child(spec("b", Whim, "hang", start_timeout=7))
         await wait_until(lambda: ("hang", "b") in notes)
@@ -429,10 +463,15 @@ class TestOrders:
         with pytest.raises(StartFailed):
             await slow
 
-    async def test_waiting_messages_of_a_terminated_child_are_refused(self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, wait_until: Any) -> None:
+    async def test_waiting_messages_of_a_terminated_child_are_refused(
+        self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, wait_until: Any
+    ) -> None:
         sup = await up(system, spec("a"))
         ref = await child(sup, "a")
-        running, queued = ref.options(timeout=None).wait_for(asyncio.Event()), ref.options(timeout=None).life()
+        running, queued = (
+            ref.options(timeout=None).wait_for(asyncio.Event()),
+            ref.options(timeout=None).life(),
+        )
         await wait_until(lambda: ("wait", "a") in notes)
         order = sup.terminate_child("a")
         await clock.advance(5)
@@ -446,7 +485,12 @@ class TestOrders:
 
 
 ABNORMAL = {"crash": "error (Boom: on request)", "kill": "killed"}
-CLEAN = {"normal": "normal", "shutdown": "shutdown", "shutdown with detail": "shutdown (x)", "leave": "normal"}
+CLEAN = {
+    "normal": "normal",
+    "shutdown": "shutdown",
+    "shutdown with detail": "shutdown (x)",
+    "leave": "normal",
+}
 
 
 async def end_life(ref: Ref[Any], how: str) -> None:
@@ -466,7 +510,9 @@ async def end_life(ref: Ref[Any], how: str) -> None:
 
 class TestRestartTypes:
     @pytest.mark.parametrize("how", [*ABNORMAL, *CLEAN])
-    async def test_c14_a_permanent_child_always_comes_back(self, system: ActorSystem, spec: Spec, how: str) -> None:
+    async def test_c14_a_permanent_child_always_comes_back(
+        self, system: ActorSystem, spec: Spec, how: str
+    ) -> None:
         sup = await up(system, spec("a"), intensity=100)
         ref = await child(sup, "a")
 
@@ -477,7 +523,9 @@ class TestRestartTypes:
         assert await sup.count_children() == ChildCounts(1, 1, 0, 1)
 
     @pytest.mark.parametrize("how", ABNORMAL)
-    async def test_c15_a_transient_child_comes_back_from_abnormal_ends(self, system: ActorSystem, spec: Spec, how: str) -> None:
+    async def test_c15_a_transient_child_comes_back_from_abnormal_ends(
+        self, system: ActorSystem, spec: Spec, how: str
+    ) -> None:
         sup = await up(system, spec("a", restart="transient"))
         ref = await child(sup, "a")
 
@@ -486,7 +534,9 @@ class TestRestartTypes:
         assert await ref.life() == 2
 
     @pytest.mark.parametrize("how", CLEAN)
-    async def test_c15_a_transient_child_rests_after_clean_ends(self, system: ActorSystem, spec: Spec, how: str) -> None:
+    async def test_c15_a_transient_child_rests_after_clean_ends(
+        self, system: ActorSystem, spec: Spec, how: str
+    ) -> None:
         sup = await up(system, spec("a", restart="transient"))
         ref = await child(sup, "a")
 
@@ -498,7 +548,9 @@ class TestRestartTypes:
         assert await (await sup.restart_child("a")).life() == 1
 
     @pytest.mark.parametrize("how", [*ABNORMAL, *CLEAN])
-    async def test_c16_a_temporary_child_never_comes_back(self, system: ActorSystem, spec: Spec, how: str) -> None:
+    async def test_c16_a_temporary_child_never_comes_back(
+        self, system: ActorSystem, spec: Spec, how: str
+    ) -> None:
         sup = await up(system, spec("a", restart="temporary"))
         ref = await child(sup, "a")
 
@@ -509,7 +561,9 @@ class TestRestartTypes:
         assert await sup.count_children() == ChildCounts(0, 0, 0, 0)
         assert await (await sup.start_child(spec("a"))).life() == 1
 
-    async def test_c17_a_restarted_child_has_its_address_and_fresh_state(self, system: ActorSystem, spec: Spec) -> None:
+    async def test_c17_a_restarted_child_has_its_address_and_fresh_state(
+        self, system: ActorSystem, spec: Spec
+    ) -> None:
         sup = await up(system, spec("a"))
         ref = await child(sup, "a")
 
@@ -526,7 +580,9 @@ async def _outcome(reply: Any) -> Any:
 
 
 class TestStrategies:
-    async def test_c18_one_for_one_restarts_the_one_that_failed(self, system: ActorSystem, spec: Spec, notes: Notes) -> None:
+    async def test_c18_one_for_one_restarts_the_one_that_failed(
+        self, system: ActorSystem, spec: Spec, notes: Notes
+    ) -> None:
         sup = await up(system, spec("a"), spec("b"))
         notes.clear()
 
@@ -545,7 +601,9 @@ class TestStrategies:
         assert notes == [("stop shutdown", "b"), ("init", "a"), ("start", "a"), ("init", "b"), ("start", "b")]
         assert await sup.count_children() == ChildCounts(2, 2, 0, 2)
 
-    async def test_c20_rest_for_one_restarts_it_and_those_after_it(self, system: ActorSystem, spec: Spec, notes: Notes) -> None:
+    async def test_c20_rest_for_one_restarts_it_and_those_after_it(
+        self, system: ActorSystem, spec: Spec, notes: Notes
+    ) -> None:
         sup = await up(system, *map(spec, "abc"), strategy="rest_for_one")
         notes.clear()
 
@@ -556,7 +614,10 @@ class TestStrategies:
         assert await sup.count_children() == ChildCounts(3, 3, 0, 3)
 
     async def test_c21_a_crash_stays_inside_its_branch(self, system: ActorSystem, spec: Spec) -> None:
-        branches = [ChildSpec(name, Supervisor, args=([spec(f"{name}1"), spec(f"{name}2")],)) for name in ("left", "right")]
+        branches = [
+            ChildSpec(name, Supervisor, args=([spec(f"{name}1"), spec(f"{name}2")],))
+            for name in ("left", "right")
+        ]
         sup = await up(system, *branches, strategy="one_for_all")
 
         await crash(system.find("top/right/right2"))
@@ -565,8 +626,10 @@ class TestStrategies:
         assert {id: info.restarts for id, info in (await infos(sup)).items()} == {"left": 0, "right": 0}
         assert await sup.count_children() == ChildCounts(2, 2, 2, 0)
 
-    async def test_a_mailbox_survives_the_restart_of_a_sibling(self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, wait_until: Any) -> None:
-        """Only the message in the handler is gone, for the one that crashed and for the one that was stopped."""
+    async def test_a_mailbox_survives_the_restart_of_a_sibling(
+        self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, wait_until: Any
+    ) -> None:
+        """Only the message in the handler is gone, of who crashed and of who was stopped."""
         sup = await up(system, spec("a"), spec("b"), strategy="one_for_all")
         patient = (await child(sup, "b")).options(timeout=None)
         running = patient.wait_for(asyncio.Event())
@@ -580,7 +643,9 @@ class TestStrategies:
             await running
         assert [await reply for reply in queued] == [2, 2, 2]
 
-    async def test_a_group_restart_revives_what_was_stopped_by_hand(self, system: ActorSystem, spec: Spec) -> None:
+    async def test_a_group_restart_revives_what_was_stopped_by_hand(
+        self, system: ActorSystem, spec: Spec
+    ) -> None:
         sup = await up(system, *map(spec, "abc"), strategy="one_for_all")
         await sup.terminate_child("b")
         await sup.terminate_child("c")
@@ -604,7 +669,9 @@ class TestStrategies:
 
 
 class TestIntensity:
-    async def test_c23_one_restart_too_many_ends_them_all(self, system: ActorSystem, spec: Spec, notes: Notes) -> None:
+    async def test_c23_one_restart_too_many_ends_them_all(
+        self, system: ActorSystem, spec: Spec, notes: Notes
+    ) -> None:
         sup = await up(system, *map(spec, "abc"), intensity=2)
         for id in "ab":
             await crash(await child(sup, id))
@@ -617,7 +684,9 @@ class TestIntensity:
         assert notes == [("stop shutdown", "b"), ("stop shutdown", "a")]
         assert system.statistics().actors == 0
 
-    async def test_c24_what_is_older_than_the_period_does_not_count(self, system: ActorSystem, spec: Spec, clock: Any) -> None:
+    async def test_c24_what_is_older_than_the_period_does_not_count(
+        self, system: ActorSystem, spec: Spec, clock: Any
+    ) -> None:
         sup = system.options(name="top").spawn(Supervisor, [spec("a")], "one_for_one", 1, 1.0)
         await sup.wait_started()
 
@@ -632,7 +701,9 @@ class TestIntensity:
         await crash(await child(sup, "a"))
         assert await sup.wait_stopped() == GAVE_UP
 
-    async def test_c25_intensity_0_restarts_nothing(self, system: ActorSystem, spec: Spec, notes: Notes) -> None:
+    async def test_c25_intensity_0_restarts_nothing(
+        self, system: ActorSystem, spec: Spec, notes: Notes
+    ) -> None:
         sup = await up(system, spec("a"), intensity=0)
 
         await crash(await child(sup, "a"))
@@ -640,12 +711,18 @@ class TestIntensity:
         assert await sup.wait_stopped() == GAVE_UP
         assert inits(notes, "a") == 1
 
-    async def test_c26_each_level_multiplies_the_attempts(self, system: ActorSystem, notes: Notes, clock: Any, wait_until: Any) -> None:
+    async def test_c26_each_level_multiplies_the_attempts(
+        self, system: ActorSystem, notes: Notes, clock: Any, wait_until: Any
+    ) -> None:
         class Doomed(Child):
             async def on_start(self) -> None:
                 self.context.after(0.05, self.crash)
 
-        middle = ChildSpec("middle", Supervisor, args=([ChildSpec("doomed", Doomed, args=(notes,))], "one_for_one", 1, 3600.0))
+        middle = ChildSpec(
+            "middle",
+            Supervisor,
+            args=([ChildSpec("doomed", Doomed, args=(notes,))], "one_for_one", 1, 3600.0),
+        )
         top = await up(system, middle, intensity=1)
         ended = top.wait_stopped()
         for _ in range(50):
@@ -656,7 +733,9 @@ class TestIntensity:
         assert inits(notes, "doomed") == 4
         assert system.statistics().actors == 0
 
-    async def test_c27_a_stop_is_served_between_failing_restarts(self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, wait_until: Any) -> None:
+    async def test_c27_a_stop_is_served_between_failing_restarts(
+        self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, wait_until: Any
+    ) -> None:
         sup = await up(system, spec("a", Whim, "ok", "hang", start_timeout=2), intensity=8)
         await crash(await child(sup, "a"))
         await wait_until(lambda: notes.count(("hang", "a")) == 1)
@@ -668,7 +747,9 @@ class TestIntensity:
         assert await sup.wait_stopped() == Exit("shutdown")
         assert inits(notes, "a") == 3
 
-    async def test_c28_a_restart_that_fails_is_tried_again(self, system: ActorSystem, spec: Spec, notes: Notes) -> None:
+    async def test_c28_a_restart_that_fails_is_tried_again(
+        self, system: ActorSystem, spec: Spec, notes: Notes
+    ) -> None:
         sup = await up(system, spec("a", Whim, "ok", "fail", "ok"), intensity=3)
 
         await crash(await child(sup, "a"))
@@ -677,7 +758,9 @@ class TestIntensity:
         assert inits(notes, "a") == 3
         assert (await infos(sup))["a"].restarts == 2
 
-    async def test_restarts_that_keep_failing_use_the_budget_up(self, system: ActorSystem, spec: Spec, notes: Notes) -> None:
+    async def test_restarts_that_keep_failing_use_the_budget_up(
+        self, system: ActorSystem, spec: Spec, notes: Notes
+    ) -> None:
         sup = await up(system, spec("a", Whim, "ok", "fail"), intensity=3)
 
         await crash(await child(sup, "a"))
@@ -685,7 +768,9 @@ class TestIntensity:
         assert await sup.wait_stopped() == GAVE_UP
         assert inits(notes, "a") == 4
 
-    async def test_a_permanent_child_that_ends_normally_counts_too(self, system: ActorSystem, spec: Spec) -> None:
+    async def test_a_permanent_child_that_ends_normally_counts_too(
+        self, system: ActorSystem, spec: Spec
+    ) -> None:
         sup = await up(system, spec("a"), intensity=1)
         ref = await child(sup, "a")
         await ref.end("normal")
@@ -695,7 +780,9 @@ class TestIntensity:
 
         assert await sup.wait_stopped() == GAVE_UP
 
-    async def test_c31_who_supervises_a_supervisor_brings_back_both(self, system: ActorSystem, spec: Spec) -> None:
+    async def test_c31_who_supervises_a_supervisor_brings_back_both(
+        self, system: ActorSystem, spec: Spec
+    ) -> None:
         middle = ChildSpec("middle", Supervisor, args=([spec("server")],))
         sup = await up(system, middle)
         server = system.find("top/middle/server")
@@ -710,7 +797,9 @@ class TestIntensity:
         with pytest.raises(ActorStopped):
             await server.life()
 
-    async def test_c52_waits_between_restarts_grow_and_are_reset(self, system: ActorSystem, spec: Spec, clock: Any, events: list[Event]) -> None:
+    async def test_c52_waits_between_restarts_grow_and_are_reset(
+        self, system: ActorSystem, spec: Spec, clock: Any, events: list[Event]
+    ) -> None:
         backoff = Backoff(initial=0.1, factor=2, maximum=0.8, jitter=0)
         sup = await up(system, spec("a"), intensity=100, backoff=backoff)
         ref = await child(sup, "a")
@@ -725,10 +814,16 @@ class TestIntensity:
         await crash(ref)
         await clock.advance(0)
 
-        waits = [event.delay for event in events if isinstance(event, ChildReported) and event.context == "backing_off"]
+        waits = [
+            event.delay
+            for event in events
+            if isinstance(event, ChildReported) and event.context == "backing_off"
+        ]
         assert waits == [0.1, 0.2, 0.4, 0.8, 0.8, 0.1]
 
-    async def test_who_waits_for_its_restart_can_be_given_up_but_not_restarted_twice(self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any) -> None:
+    async def test_who_waits_for_its_restart_can_be_given_up_but_not_restarted_twice(
+        self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any
+    ) -> None:
         sup = await up(system, spec("a"), backoff=Backoff(initial=1, jitter=0))
         await crash(await child(sup, "a"))
         await clock.advance(0.5)
@@ -743,7 +838,9 @@ class TestIntensity:
         assert (await infos(sup))["a"].state == "stopped"
         assert inits(notes, "a") == 1
 
-    async def test_callers_of_a_child_that_backs_off_wait_in_its_mailbox(self, system: ActorSystem, spec: Spec, clock: Any) -> None:
+    async def test_callers_of_a_child_that_backs_off_wait_in_its_mailbox(
+        self, system: ActorSystem, spec: Spec, clock: Any
+    ) -> None:
         sup = await up(system, spec("a"), backoff=Backoff(initial=1, jitter=0))
         ref = await child(sup, "a")
         await crash(ref)
@@ -756,7 +853,9 @@ class TestIntensity:
 
 
 class TestStopping:
-    async def test_c29_everyone_has_its_own_shutdown_time(self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, events: list[Event], wait_until: Any) -> None:
+    async def test_c29_everyone_has_its_own_shutdown_time(
+        self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, events: list[Event], wait_until: Any
+    ) -> None:
         cleaned = asyncio.Event()
         sup = await up(
             system,
@@ -782,13 +881,21 @@ class TestStopping:
         cleaned.set()
         await stopped
 
-        assert [note for note in notes if note[1] != "b"] == [("stop shutdown", "a"), ("cleaning", "d"), ("stop shutdown", "d")]
+        assert [note for note in notes if note[1] != "b"] == [
+            ("stop shutdown", "a"),
+            ("cleaning", "d"),
+            ("stop shutdown", "d"),
+        ]
         exits = {event.actor: event.exit for event in events if isinstance(event, ActorExited)}
         assert exits["top/a"] == exits["top/d"] == Exit("shutdown")
         assert exits["top/c"] == Exit("killed", "brutal_kill")
 
-    @pytest.mark.xfail(strict=True, reason="a life that is cut short still ends as `shutdown`, and its on_stop begins")
-    async def test_c29_who_overruns_its_shutdown_time_is_killed(self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, events: list[Event], wait_until: Any) -> None:
+    @pytest.mark.xfail(
+        strict=True, reason="a life that is cut short still ends as `shutdown`, and its on_stop begins"
+    )
+    async def test_c29_who_overruns_its_shutdown_time_is_killed(
+        self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, events: list[Event], wait_until: Any
+    ) -> None:
         sup = await up(system, spec("a", shutdown=1))
         busy = (await child(sup, "a")).options(timeout=None).wait_for(asyncio.Event())
         await wait_until(lambda: ("wait", "a") in notes)
@@ -803,7 +910,9 @@ class TestStopping:
         assert [event.context for event in events if isinstance(event, ChildReported)] == ["shutdown_overrun"]
         assert ("stop shutdown", "a") not in notes
 
-    async def test_c30_the_hook_hears_why_and_a_running_handler_may_finish(self, system: ActorSystem, spec: Spec, notes: Notes, wait_until: Any) -> None:
+    async def test_c30_the_hook_hears_why_and_a_running_handler_may_finish(
+        self, system: ActorSystem, spec: Spec, notes: Notes, wait_until: Any
+    ) -> None:
         sup = await up(system, spec("a", restart="temporary"))
         ref = await child(sup, "a")
         gate = asyncio.Event()
@@ -819,7 +928,9 @@ class TestStopping:
         with pytest.raises(ActorStopped):
             await ref.stop()
 
-    async def test_no_hook_runs_after_a_crash_or_a_kill(self, system: ActorSystem, spec: Spec, notes: Notes) -> None:
+    async def test_no_hook_runs_after_a_crash_or_a_kill(
+        self, system: ActorSystem, spec: Spec, notes: Notes
+    ) -> None:
         sup = await up(system, spec("a"))
         ref = await child(sup, "a")
 
@@ -841,7 +952,9 @@ class TestStopping:
             await ref.life()
         assert system.statistics().actors == 0
 
-    async def test_a_stop_during_the_start_stops_what_has_started(self, system: ActorSystem, spec: Spec, notes: Notes, wait_until: Any) -> None:
+    async def test_a_stop_during_the_start_stops_what_has_started(
+        self, system: ActorSystem, spec: Spec, notes: Notes, wait_until: Any
+    ) -> None:
         sup = system.options(name="top").spawn(Supervisor, [spec("a"), spec("b", Whim, "hang"), spec("c")])
         await wait_until(lambda: ("hang", "b") in notes)
 
@@ -850,7 +963,9 @@ class TestStopping:
         assert inits(notes, "c") == 0
         assert system.statistics().actors == 0
 
-    async def test_a_watcher_hears_of_a_child_once_at_its_final_end(self, system: ActorSystem, spec: Spec, wait_until: Any) -> None:
+    async def test_a_watcher_hears_of_a_child_once_at_its_final_end(
+        self, system: ActorSystem, spec: Spec, wait_until: Any
+    ) -> None:
         sup = await up(system, spec("a"))
         ref = await child(sup, "a")
         seen: list[Terminated] = []
@@ -865,7 +980,9 @@ class TestStopping:
         await wait_until(lambda: seen)
         assert [terminated.exit for terminated in seen] == [Exit("shutdown")]
 
-    async def test_what_happens_to_a_child_is_an_event(self, system: ActorSystem, spec: Spec, events: list[Event]) -> None:
+    async def test_what_happens_to_a_child_is_an_event(
+        self, system: ActorSystem, spec: Spec, events: list[Event]
+    ) -> None:
         sup = await up(system, spec("a"), intensity=1)
         ref = await child(sup, "a")
         await crash(ref)
@@ -873,6 +990,15 @@ class TestStopping:
         await crash(ref)
         await sup.wait_stopped()
 
-        told = [(event.context, event.child, event.restarts) for event in events if isinstance(event, ChildReported)]
-        assert told == [("child_exited", "a", 0), ("restarting", "a", 1), ("child_exited", "a", 1), ("gave_up", "a", 1)]
+        told = [
+            (event.context, event.child, event.restarts)
+            for event in events
+            if isinstance(event, ChildReported)
+        ]
+        assert told == [
+            ("child_exited", "a", 0),
+            ("restarting", "a", 1),
+            ("child_exited", "a", 1),
+            ("gave_up", "a", 1),
+        ]
         assert all(event.supervisor == "top" for event in events if isinstance(event, ChildReported))

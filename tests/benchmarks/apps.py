@@ -1,0 +1,43 @@
+"""The apps that the benchmarks run; `understudy up` takes this file too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors import Actor
+from supervisors import App, Cluster, Service
+
+
+class Echo(Actor):
+    """Gives back what it gets."""
+
+    mailbox = 200_000
+
+    def __init__(self) -> None:
+        self.counted = 0
+
+    async def echo(self, value: Any) -> Any:
+        return value
+
+    async def count(self, value: Any) -> None:
+        self.counted += 1
+
+    async def total(self) -> int:
+        return self.counted
+
+
+stage = App(
+    Service("echo", Echo),
+    Service("phoenix", Echo, per_host=1, intensity=100_000),  # dies every round, and must not back off
+    Service("shared", Echo, size=0, per_host=8),
+    Service("apart", Echo, size=0, per_host=1),
+    name="bench",
+)
+
+trio = App(Service("trio", Echo, size=3, per_host=1), name="bench-up")
+
+
+async def main(cluster: Cluster) -> None:
+    """What `understudy up` runs once the app is up."""
+    outcomes = await cluster.service("trio").broadcast(Echo.echo, "hello")
+    print("answered" if all(outcome.ok for outcome in outcomes.values()) else outcomes, flush=True)

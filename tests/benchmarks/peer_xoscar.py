@@ -1,0 +1,79 @@
+"""xoscar: one actor in a pool's second process, called from the first."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy
+import xoscar
+
+from tests.benchmarks.timing import ask_us, gathered_rate
+from tests.benchmarks.worker import ARRAY_BYTES, PAYLOAD, serve
+
+
+class Echo(xoscar.Actor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted = 0
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def count(self, value: Any) -> None:
+        self.counted += 1
+
+    def total(self) -> int:
+        return self.counted
+
+
+class Xoscar:
+    def __init__(self) -> None:
+        self._pool: Any = None
+        self._opened: Any = None
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            await self._pool.stop()
+
+    async def _echo(self) -> Any:
+        if self._opened is None:
+            self._pool = await xoscar.create_actor_pool("127.0.0.1", n_process=1)
+            await self._pool.start()
+            self._opened = await xoscar.create_actor(
+                Echo,
+                address=self._pool.external_address,
+                uid="echo",
+                allocate_strategy=xoscar.allocate_strategy.ProcessIndex(1),
+            )
+        return self._opened
+
+    async def ask(self, count: int) -> float:
+        echo = await self._echo()
+        return await ask_us(lambda: echo.echo(PAYLOAD), count)
+
+    async def in_flight(self, count: int) -> float:
+        echo = await self._echo()
+        return await gathered_rate(lambda: echo.echo(PAYLOAD), count)
+
+    async def tell(self, count: int) -> float:
+        echo = await self._echo()
+        wanted = await echo.total() + count
+        began_at = time.perf_counter()
+        for _ in range(count):
+            await echo.count.tell(PAYLOAD)
+        while await echo.total() < wanted:  # tells may still be on their way when the first answer comes
+            await asyncio.sleep(0)
+        return count / (time.perf_counter() - began_at)
+
+    async def array(self, count: int) -> float:
+        echo, array = await self._echo(), numpy.random.rand(ARRAY_BYTES // 8)
+        began_at = time.perf_counter()
+        for _ in range(count):
+            assert (await echo.echo(array)).shape == array.shape
+        return 2 * count * ARRAY_BYTES / 1e6 / (time.perf_counter() - began_at)
+
+
+if __name__ == "__main__":
+    serve(Xoscar())

@@ -1,0 +1,203 @@
+"""
+The rows: what is measured, by whom, and what is expected of us.
+
+A contestant is one action of one peer; each action returns one sample in the row's unit.
+A peer with several contestants in a row competes with its best.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+OURS = "understudy"
+
+Kind = Literal["ratio at most", "ratio at least", "above by at most", "at most"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    label: str
+    peer: str
+    """Which peer's process takes the orders: `tests.benchmarks.peer_<peer>`."""
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What one of our contestants is expected to reach, alone or beside a peer."""
+
+    of: str
+    kind: Kind
+    limit: float
+    against: str | None = None
+    """The other side of a ratio or difference: a contestant by label, else a peer with its best."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    key: str
+    title: str
+    unit: str
+    """Units that end in "/s" are better high, all others low."""
+    contestants: tuple[Contestant, ...]
+    targets: tuple[Target, ...] = ()
+    count: int = 1
+    """Operations that make one sample."""
+    quick_count: int = 1
+    warms_up: bool = False
+    """Whether a first, small sample of everyone is thrown away."""
+    starts_fresh: bool = False
+    """Whether peers of earlier rows, and what they run, must be gone."""
+    limit: float = 60.0
+    """Seconds one sample may take."""
+
+    @property
+    def peers(self) -> set[str]:
+        return {contestant.peer for contestant in self.contestants}
+
+
+ROWS = (
+    Row(
+        "ask",
+        "ask between processes, one after the other",
+        "µs",
+        (
+            Contestant("understudy", OURS, "ask"),
+            Contestant("understudy, by service", OURS, "ask_service"),
+            Contestant("ray, await", "ray", "ask_await"),
+            Contestant("ray, get", "ray", "ask_get"),
+            Contestant("xoscar", "xoscar", "ask"),
+            Contestant("pynng, blocking", "pynng", "ask"),
+        ),
+        (
+            Target("understudy", "ratio at most", 0.5, "ray"),
+            Target("understudy", "ratio at most", 2.5, "pynng"),
+        ),
+        count=1000,
+        quick_count=200,
+        warms_up=True,
+    ),
+    Row(
+        "in-flight",
+        "1,000 asks in flight, one caller, one actor",
+        "calls/s",
+        (
+            Contestant("understudy", OURS, "in_flight"),
+            Contestant("understudy, by service", OURS, "in_flight_service"),
+            Contestant("ray, gather", "ray", "in_flight_gather"),
+            Contestant("ray, get", "ray", "in_flight_get"),
+            Contestant("xoscar", "xoscar", "in_flight"),
+        ),
+        (
+            Target("understudy", "ratio at least", 15, "ray"),
+            Target("understudy", "ratio at least", 8, "xoscar"),
+        ),
+        count=10_000,
+        quick_count=2000,
+        warms_up=True,
+    ),
+    Row(
+        "tell",
+        "tells, sent and handled",
+        "tells/s",
+        (
+            Contestant("understudy", OURS, "tell"),
+            Contestant("ray, calls", "ray", "tell"),
+            Contestant("xoscar", "xoscar", "tell"),
+        ),
+        count=20_000,
+        quick_count=2000,
+        warms_up=True,
+    ),
+    Row(
+        "array",
+        "8 MB array there and back (16 MB)",
+        "MB/s",
+        (
+            Contestant("understudy", OURS, "array"),
+            Contestant("ray", "ray", "array"),
+            Contestant("xoscar", "xoscar", "array"),
+        ),
+        count=10,
+        quick_count=3,
+        warms_up=True,
+    ),
+    Row(
+        "create",
+        "8 actors created, each has answered",
+        "ms",
+        (
+            Contestant("understudy, a process each", OURS, "create_apart"),
+            Contestant("understudy, one process", OURS, "create_shared"),
+            Contestant("ray", "ray", "create"),
+        ),
+        warms_up=True,
+    ),
+    Row(
+        "kill",
+        "SIGKILL of its process to the next answer",
+        "ms",
+        (
+            Contestant("understudy", OURS, "kill"),
+            Contestant("ray", "ray", "kill"),
+        ),
+        (Target("understudy", "ratio at most", 0.15, "ray"),),
+    ),
+    Row(
+        "up",
+        "from nothing to the first answer",
+        "s",
+        (
+            Contestant("understudy up, 3 hosts", OURS, "up"),
+            Contestant("ray.init", "ray", "init_alone"),
+            Contestant("ray.init, 3 actors", "ray", "init_and_actors"),
+        ),
+        (Target("understudy up, 3 hosts", "above by at most", 1.5, "ray.init"),),
+        starts_fresh=True,
+        limit=120.0,
+    ),
+    Row(
+        "ps",
+        "`understudy ps`, whole process",
+        "ms",
+        (
+            Contestant("idle machine", OURS, "ps_idle"),
+            Contestant("every core busy", OURS, "ps_busy"),
+        ),
+        (
+            Target("idle machine", "at most", 200),
+            Target("every core busy", "at most", 350),
+        ),
+        count=5,
+        quick_count=2,
+        warms_up=True,
+        starts_fresh=True,
+    ),
+    Row(
+        "local-ask",
+        "ask in one process, one after the other",
+        "µs",
+        (
+            Contestant("understudy", OURS, "local_ask"),
+            Contestant("pykka", "pykka", "ask"),
+        ),
+        (Target("understudy", "ratio at most", 1.0, "pykka"),),
+        count=5000,
+        quick_count=500,
+        warms_up=True,
+        starts_fresh=True,
+    ),
+    Row(
+        "local-tell",
+        "tells in one process, sent and handled",
+        "tells/s",
+        (
+            Contestant("understudy", OURS, "local_tell"),
+            Contestant("pykka", "pykka", "tell"),
+        ),
+        count=20_000,
+        quick_count=2000,
+        warms_up=True,
+    ),
+)

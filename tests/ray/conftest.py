@@ -1,0 +1,194 @@
+"""
+One Ray cluster for all tests, owned by a house of ours like any app's; tests join it with `run(address=…)`.
+
+Everything lives in one short directory under /tmp, and every process inherits a mark in its
+environment: when the session ends, nothing that carries it may be left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.errors import ActorError
+from supervisors import App, Cluster, Service, settings
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+MARK = "UNDERSTUDY_TEST_SESSION"
+
+sys.path.insert(0, str(HERE))  # `players`, by the name that hosts know it by
+
+STAGE = """
+def open_nothing(config):
+    return object()
+"""
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 20.0, pause: float = 0.01) -> Any:
+    """The first true value of *condition*; fails the test when there is none in time."""
+    give_up_at = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < give_up_at, "the condition did not come true"
+        time.sleep(pause)
+    return found
+
+
+def marked_processes(mark: str) -> dict[int, str]:
+    """Living processes that inherited *mark*, this one excepted, with their command lines."""
+    found = {}
+    needle = f"{MARK}={mark}".encode()
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int(path.name) != os.getpid() and needle in (path / "environ").read_bytes().split(b"\0"):
+                found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120]
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def run_root() -> Iterator[Path]:
+    """The run root of all apps of the session; at the end it is empty and no process is left."""
+    base = Path(tempfile.mkdtemp(prefix="ur-", dir="/tmp"))
+    home = base / "home"
+    home.mkdir()
+    root = base / "r"
+    root.mkdir(mode=0o700)
+    mark = secrets.token_hex(8)
+    changes = {settings.RUN_ROOT_VARIABLE: str(root), MARK: mark, "HOME": str(home)}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in changes.items():
+            patch.setenv(name, value)
+        yield root
+    give_up_at = time.monotonic() + 10
+    while (left := marked_processes(mark)) and time.monotonic() < give_up_at:
+        time.sleep(0.1)
+    files = [*root.rglob("*"), *home.rglob("*")]
+    shutil.rmtree(base)
+    assert (left, files) == ({}, [])
+
+
+@pytest.fixture(scope="session")
+def address(run_root: Path) -> Iterator[str]:
+    """The shared cluster: 4 CPUs, a GPU that is none, a custom resource and a label."""
+    (run_root.parent / "empty_stage.py").write_text(STAGE)
+    config = {
+        "app_name": "cluster",
+        "run_dir": str(run_root / "cluster"),
+        "num_cpus": 4,
+        "num_gpus": 1,
+        "labels": {"disk": "ssd"},
+        "resources": {"press": 1},
+        "sys_path": [str(run_root.parent)],
+        "opener": "empty_stage:open_nothing",
+    }
+    house = subprocess.Popen(
+        [sys.executable, "-m", "supervisors.house"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    assert house.stdin is not None
+    assert house.stdout is not None
+    house.stdin.write(json.dumps(config).encode() + b"\n")
+    house.stdin.flush()
+    phases = [json.loads(line) for line in itertools.islice(house.stdout, 3)]
+    assert [phase.get("phase") for phase in phases] == ["starting ray", "ray", "stage"], phases
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(run_root / "cluster" / "ray-token"))
+        yield str(phases[1]["address"])
+    house.stdin.close()
+    assert house.wait(15) == 0
+    house.stdout.close()
+
+
+@dataclass
+class Venue:
+    """Where tests run their apps."""
+
+    address: str
+    run_root: Path
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    @contextlib.contextmanager
+    def play(self, *services: Service[Any], **options: Any) -> Iterator[Cluster]:
+        """An app of *services* on the shared cluster; afterwards nothing of it may be left."""
+        app = App(*services, name=f"play-{next(self._numbers)}", **options)
+        run = app.run(address=self.address)
+        cluster = run.start()
+        pids: set[int] = set()
+        try:
+            yield cluster
+        finally:
+            with contextlib.suppress(ActorError):
+                pids = processes(cluster.ps().result())
+            run.stop()
+        alive = {pid for pid in pids if settings.process_start_time(pid) is not None}
+        assert alive == set()
+        assert not (self.run_root / app.name).exists()
+
+
+def processes(ps: Mapping[str, Any]) -> set[int]:
+    """The processes of an app: its stage, its hosts, its understudies."""
+    members = {row["pid"] for row in ps["members"] if row["pid"]}
+    return {ps["stage"]["pid"], *members, *(row["pid"] for row in ps["understudies"])}
+
+
+@pytest.fixture(scope="session")
+def venue(address: str, run_root: Path) -> Venue:
+    return Venue(address, run_root)
+
+
+class Audience:
+    """What tests want to see of a running app."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def row(self, name: str) -> dict[str, Any]:
+        """The row of a service or, with a slash, of a member."""
+        kind = "members" if "/" in name else "services"
+        return next(row for row in self.cluster.ps().result()[kind] if row["name"] == name)
+
+    def wait_row(self, name: str, **wanted: Any) -> dict[str, Any]:
+        """The row once all of *wanted* is so."""
+
+        def fits() -> dict[str, Any] | None:
+            row = self.row(name)
+            return row if all(row[key] == value for key, value in wanted.items()) else None
+
+        return wait_until(fits)  # type: ignore[no-any-return]
+
+    def wait_understudy(self) -> None:
+        """Until somebody stands ready, so that a restart costs no interpreter's boot."""
+        wait_until(lambda: self.cluster.ps().result()["understudies"])
+
+    def events(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        """All events of that kind so far."""
+        found = [each for each in self.cluster.events(last=10_000) if each["event"] == event]
+        return [each for each in found if all(each[key] == value for key, value in fields.items())]
+
+
+@pytest.fixture(scope="session")
+def watch() -> Callable[[Cluster], Audience]:
+    return Audience
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., Any]:
+    return wait_until

@@ -1,0 +1,182 @@
+"""The actors of the Ray tests, in a file of their own: hosts load it like an app file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from actors.actor import Actor
+from actors.exit import Exit, Ignore, Terminated
+
+
+class UnknownDish(LookupError):
+    """Not on the menu."""
+
+
+class Burnt(RuntimeError):
+    """A handler's own bug."""
+
+
+class Chef(Actor):
+    """Cooks, and ends in whatever way it is told."""
+
+    expected = (UnknownDish,)
+
+    def __init__(self, station: str = "grill") -> None:
+        self.station = station
+        self.cooked = 0
+
+    async def cook(self, dish: str, times: int = 1) -> str:
+        if dish == "unicorn":
+            raise UnknownDish(dish)
+        self.cooked += times
+        return f"{dish} from the {self.station}"
+
+    async def count(self) -> int:
+        return self.cooked
+
+    async def who(self) -> tuple[str, int, int]:
+        """Name, life and process."""
+        return self.context.name, self.context.incarnation, os.getpid()
+
+    async def courses(self, menu: list[str]) -> AsyncIterator[str]:
+        for dish in menu:
+            yield await self.cook(dish)
+
+    async def burn(self) -> None:
+        raise Burnt("the roux")
+
+    async def nap(self, seconds: float) -> str:
+        await asyncio.sleep(seconds)
+        return self.context.name
+
+    def grind(self, seconds: float) -> str:
+        """Keeps a thread, as plain code does."""
+        time.sleep(seconds)
+        return self.context.name
+
+    async def die(self) -> None:
+        os._exit(3)
+
+    async def devices(self) -> str | None:
+        return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    async def echo(self, value: Any) -> Any:
+        return value
+
+    async def myself(self) -> Any:
+        return self.context.ref
+
+    async def deadline_left(self) -> float | None:
+        deadline = self.context.deadline
+        return deadline.remaining() if deadline is not None else None
+
+
+class Waiter(Actor):
+    """Goes to other services for what it is asked for."""
+
+    async def serve(self, service: str, dish: str) -> str:
+        return f"served: {await self.context.service(service).cook(dish)}"
+
+    async def serve_from(self, kitchen: Any, dish: str) -> str:
+        return f"served: {await kitchen.cook(dish)}"
+
+    async def burn_in(self, service: str) -> None:
+        await self.context.service(service).burn()
+
+    async def meet(self, other: Any) -> str:
+        """Who *other* is, by asking it."""
+        return (await other.who())[0]  # type: ignore[no-any-return]
+
+    async def who(self) -> tuple[str, int, int]:
+        return self.context.name, self.context.incarnation, os.getpid()
+
+
+class Watcher(Actor):
+    """Watches members and tells what it has heard."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+
+    async def watch(self, ref: Any) -> None:
+        self.context.watch(ref)
+
+    async def on_terminated(self, terminated: Terminated) -> None:
+        self.heard.append((repr(terminated.ref), terminated.exit.kind))
+
+    async def told(self) -> list[tuple[str, str]]:
+        return self.heard
+
+
+class Diarist(Actor):
+    """Writes its life into a file, where tests find it after its process has ended."""
+
+    def __init__(self, diary: str, patience: float = 0.0) -> None:
+        self.diary = Path(diary)
+        self.patience = patience
+
+    def _write(self, line: str) -> None:
+        with self.diary.open("a") as file:
+            file.write(f"{self.context.name} {line}\n")
+
+    async def on_start(self) -> None:
+        self._write("started")
+
+    async def on_stop(self, exit: Exit) -> None:
+        await asyncio.sleep(self.patience)
+        self._write(f"stopped {exit}")
+
+    async def nap(self, seconds: float) -> str:
+        self._write("naps")
+        await asyncio.sleep(seconds)
+        self._write("awake")
+        return self.context.name
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+class Stillborn(Actor):
+    """Never starts."""
+
+    def __init__(self) -> None:
+        raise Burnt("no stove")
+
+
+class OnceBroken(Actor):
+    """Starts as soon as a file is there."""
+
+    def __init__(self, file: str) -> None:
+        if not Path(file).exists():
+            raise Burnt(f"no {file}")
+
+    async def ready(self) -> bool:
+        return True
+
+
+class Reluctant(Actor):
+    """Does not want to be started."""
+
+    async def on_start(self) -> None:
+        raise Ignore
+
+
+class Suicidal(Actor):
+    """Comes up, and ends its process soon after wherever *cursed* is its name."""
+
+    def __init__(self, cursed: str) -> None:
+        self.cursed = cursed
+
+    async def on_start(self) -> None:
+        if self.context.name == self.cursed:
+            self.context.after(0.01, self.die)
+
+    async def die(self) -> None:
+        raise Burnt("again")
+
+    async def who(self) -> str:
+        return self.context.name
