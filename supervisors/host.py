@@ -176,11 +176,14 @@ class HostActor(Actor):
 
     async def stop_member(self, name: str, shutdown: float, hand_back: bool) -> tuple[str, str, str]:
         """End a life within *shutdown* seconds; *hand_back* refuses what waits in its mailbox."""
-        self._stopping[name] = future = asyncio.get_running_loop().create_future()
         exit = Exit("shutdown") if shutdown > 0 else Exit("killed", "brutal_kill")
+        return plain_exit(await self._end_life(name, exit, shutdown, hand_back))
+
+    async def _end_life(self, name: str, exit: Exit, shutdown: float, hand_back: bool) -> Exit:
+        self._stopping[name] = future = asyncio.get_running_loop().create_future()
         self._children.halt(name, exit, shutdown, keep_mailbox=not hand_back)
         try:
-            return plain_exit(await future)
+            return await future
         finally:
             self._stopping.pop(name, None)
 
@@ -200,7 +203,7 @@ class HostActor(Actor):
                 self._process.config["host_name"], plain_exit(exit)
             )
         shutdown = self._plan.shutdown if self._plan is not None else 0.0
-        await asyncio.gather(*(self.stop_member(name, shutdown, True) for name in list(self._incarnations)))
+        await asyncio.gather(*(self._end_life(name, exit, shutdown, True) for name in list(self._incarnations)))
         self._process.close()
 
     async def statistics(self) -> dict[str, Any]:

@@ -115,7 +115,8 @@ class Registry:
 
     def locate(self, name: str, uid: int) -> str:
         member = self._member(name, uid)
-        if member.address and member.state in ("running", "draining"):
+        if member.address:
+            # Whatever its state: an actor that restarts in its process has its mailbox there.
             return member.address
         raise Unavailable(
             f"{name} is {member.state}" + (f" ({member.reason})" if member.reason else ""),

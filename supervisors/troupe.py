@@ -163,6 +163,11 @@ class Troupe(Actor):
         member = self._members.get(name)
         if member is None or member.incarnation != incarnation:
             return
+        if member.task is not None and not member.task.done():
+            # The two come on different ways: that it had started is told before that it ended.
+            await asyncio.wait([member.task])
+            if member.incarnation != incarnation:
+                return
         member.last_exit, member.traceback = exit, traceback
         self._driver.feed(facts.Exited((name,), exit, handled))
         self._changed()
@@ -274,7 +279,7 @@ class Troupe(Actor):
         if member.leaving and state in ("running", "stopping"):
             return "draining"
         if state == "starting":
-            return "starting" if member.incarnation <= 1 else "restarting"
+            return "starting" if member.last_exit is None else "restarting"
         return "restarting" if state == "stopping" else state
 
     def view(self) -> ServiceView:
@@ -394,6 +399,8 @@ class Troupe(Actor):
             outcome = await host.ref.start_member(member.name, member.uid, incarnation)
         except ActorError:
             return  # its process is gone; the proof is on its way
+        if member.host is not host or member.incarnation != incarnation:
+            return  # it died meanwhile, and what it said before is about a life that is over
         member.is_registered = True
         self._take_outcome(member, outcome)
 

@@ -92,7 +92,7 @@ class TestViews:
 
 
 class TestLocating:
-    @pytest.mark.parametrize("state", ["running", "draining"])
+    @pytest.mark.parametrize("state", ["running", "draining", "restarting", "backing_off"])
     def test_who_is_there_is_located(self, registry: Registry, state: str) -> None:
         registry.take([view(member(0, state))])
 
@@ -102,7 +102,8 @@ class TestLocating:
 
     @pytest.mark.parametrize("state", ["restarting", "backing_off", "pending", "starting"])
     def test_who_is_away_is_unavailable_and_never_ran(self, registry: Registry, state: str) -> None:
-        registry.take([view(member(0, state, reason="killed"))])
+        """Its process is gone, or it never had one."""
+        registry.take([view(member(0, state, address="", reason="killed"))])
 
         with pytest.raises(Unavailable, match=f"kitchen/0 is {state}") as error:
             registry.locate("kitchen/0", 0)
@@ -231,7 +232,7 @@ class TestWatching:
         self, system: ActorSystem, registry: Registry, wait_until: Any
     ) -> None:
         seen: list[Terminated] = []
-        registry.take([view(member(0, "restarting"))])
+        registry.take([view(member(0, "restarting", address=""))])
         target = registry.service("kitchen").member(0)
         watcher = system.spawn(Watcher, target, seen)
         await watcher.is_there()
