@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from actors.clock import Clock, Timer
 from actors.errors import Cancelled, DeadlineExceeded, Unavailable
-from actors.events import ReplyUnread
+from actors.events import DeadLettered, ReplyUnread
 from actors.reply import Reply
 
 if TYPE_CHECKING:
+    from actors._message import Message
     from actors._peers import Peer
     from actors.ref import Ref
     from actors.system import ActorSystem
@@ -31,6 +32,9 @@ class Call(Reply[Any]):
     """An ask under way: the caller's reply, and all that is needed to settle it."""
 
     __slots__ = (
+        "_streams",
+        "asker",
+        "bound_at",
         "call_id",
         "deadline_at",
         "given_timeout",
@@ -38,40 +42,45 @@ class Call(Reply[Any]):
         "method",
         "peer",
         "reroute",
-        "streams",
         "system",
         "target",
         "timeout",
     )
 
     def __init__(self, system: ActorSystem, target: Ref[Any], method: str, timeout: float | None) -> None:
-        super().__init__()
+        super().__init__(system)
         self.system = system
         self.target = target
         self.method = method
         self.timeout = timeout
         self.given_timeout = False
         self.deadline_at = math.inf
+        self.bound_at = math.inf
+        """The deadline of the message in whose handler it was made; no item of a stream moves it."""
         self.call_id = 0
+        self.asker: Message | None = None
+        """The message in whose handler it was made."""
         self.peer: Peer | None = None
         """The process it was sent to; None inside this process."""
-        self.message: Any = None
+        self.message: Message | None = None
         """The local message, so that a cancel finds it."""
         self.reroute: Callable[[Call, BaseException], bool] | None = None
         """Asked before a failure settles the call: True when it has gone another way instead."""
-        self.streams = False
+        self._streams = False
 
     def cancel(self) -> None:
         if not self._done:
             self.system._calls.cancel(self)
 
-    def expect_item(self) -> None:
-        """Re-arm the deadline for the next item of a stream."""
-        self.streams = True
-        timeout = self.timeout if self.given_timeout else STREAM_TIMEOUT
-        if timeout is not None:
-            self.deadline_at = self.system.clock.now() + timeout
-            self.timeout = timeout
+    def never_sent(self, reason: str) -> None:
+        """Its envelope did not leave this process (`_peers.Unsent`)."""
+        error = Unavailable(f"{self._describe()} was never sent: {reason}", may_have_run=False, reason=reason)
+        self.system._calls.refuse(self, error)
+
+    @property
+    def is_awaited(self) -> bool:
+        """True while somebody waits for it."""
+        return bool(self._waiters)
 
     # -- the way back, when the target lives in this process (`_message.Answer`) ----
 
@@ -86,28 +95,34 @@ class Call(Reply[Any]):
         self.system._calls.refuse(self, error)
 
     def _answer_item(self, item: Any) -> None:
-        self.expect_item()
+        # Until somebody reads, the first deadline stands: a stream nobody reads ends by it.
+        if self._streams:
+            self._expect_item()
         self._push(item)
 
     def _answer_end(self) -> None:
         if self.system._calls.take(self.call_id) is not None:
             self._finish()
 
-    def never_sent(self, reason: str) -> None:
-        """Its envelope did not leave this process (`_peers.Unsent`)."""
-        error = Unavailable(f"{self._describe()} was never sent: {reason}", may_have_run=False, reason=reason)
-        self.system._calls.refuse(self, error)
+    # -- reading ---------------------------------------------------------------------
 
     def _begin_reading(self) -> None:
         if not self._done:
-            self.expect_item()
+            self._streams = True
+            self._expect_item()
             self.system._calls.watch(self.deadline_at)
+
+    def _expect_item(self) -> None:
+        timeout = self.timeout if self.given_timeout else STREAM_TIMEOUT
+        self.timeout = timeout
+        due_at = math.inf if timeout is None else self.system.clock.now() + timeout
+        self.deadline_at = min(due_at, self.bound_at)
+
+    def _drop(self) -> None:
+        self.system._inbox.post(self.cancel)
 
     def _describe(self) -> str:
         return f"{self.target._name}.{self.method}()"
-
-    def _would_block_itself(self) -> bool:
-        return self.system._is_loop_thread()
 
     def _due_at(self) -> float | None:
         return None if self.deadline_at == math.inf else self.deadline_at
@@ -124,6 +139,35 @@ class Call(Reply[Any]):
             and not isinstance(self._error, Cancelled)
         ):
             self.system._report_unread(ReplyUnread(self.target._name, self.method, self._error))
+
+
+class SentTell(Reply[None]):
+    """A tell on its way to another process, until the far end has taken it."""
+
+    __slots__ = ("_method", "_sender", "_target")
+
+    def __init__(self, system: ActorSystem, target: str, method: str, sender: str | None) -> None:
+        super().__init__(system)
+        self._target = target
+        self._method = method
+        self._sender = sender
+
+    def never_sent(self, reason: str) -> None:
+        """Its envelope did not leave this process (`_peers.Unsent`)."""
+        self._fail(f"{self._describe()} was never sent: {reason}", reason, may_have_run=False)
+
+    def lost(self, reason: str) -> None:
+        """It left, and the far end died before it confirmed."""
+        self._fail(f"{self._describe()} was not confirmed: {reason}", reason, may_have_run=True)
+
+    def _fail(self, text: str, reason: str, *, may_have_run: bool) -> None:
+        if not self._done:
+            self._reject(Unavailable(text, may_have_run=may_have_run, reason=reason))
+            assert self._system is not None
+            self._system.emit(DeadLettered(self._target, self._sender, self._method, reason))
+
+    def _describe(self) -> str:
+        return f"{self._target}.{self._method}()"
 
 
 class Calls:
@@ -191,19 +235,19 @@ class Calls:
         return list(self._by_id.values())
 
     def watch(self, instant: float) -> None:
-        """Look at the deadlines at *instant* at the latest."""
+        """Look at the deadlines at *instant* at the latest; any thread."""
         if instant < self._next_at:
-            self._next_at = instant
-            self._post(self._arm)
+            self._post(self._look_at, instant)
 
     # One timer for all: with every call due 5 s after it was made, the table is
     # looked through once in 5 s, and a call pays two comparisons.
-    def _arm(self) -> None:
+    def _look_at(self, instant: float) -> None:
+        if instant >= self._next_at:
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if self._next_at != math.inf:
-            self._timer = self._clock.call_later(self._next_at - self._clock.now(), self._look)
+        self._next_at = instant
+        self._timer = self._clock.call_later(instant - self._clock.now(), self._look)
 
     def _look(self) -> None:
         self._timer = None
@@ -215,9 +259,7 @@ class Calls:
                 self.expire(call)
             elif call.deadline_at < earliest:
                 earliest = call.deadline_at
-        if earliest < self._next_at:
-            self._next_at = earliest
-            self._arm()
+        self._look_at(earliest)
 
     def close(self) -> None:
         """Stop watching deadlines."""
@@ -228,6 +270,6 @@ class Calls:
 
 def _overdue(call: Call) -> str:
     timeout = "its deadline" if call.timeout is None else f"{call.timeout:g} s"
-    if call.streams:
+    if call._streams:
         return f"{call.target._name} sent no item of {call.method}() within {timeout}"
     return f"{call.target._name} did not answer {call.method}() within {timeout}"

@@ -2,6 +2,7 @@
 Cells: the runtime's side of one actor. Its registration, its mailbox, one life after another.
 
     starting ──► running ──► stopping ──► down ──► (starting …)  or  ended
+
 A cell never decides whether its actor lives again: it reports to its owner and waits
 for the order. The mailbox outlives a restart; only the message in the handler is gone.
 """
@@ -10,39 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from actors._drive import drive, resume
-from actors._life import Life, TimerMessage
+from actors._life import Life
 from actors._mailbox import Mailbox
-from actors._message import Message, foreign_arguments, foreign_value
-from actors.actor import Method, methods_of, unknown_method
-from actors.errors import (
-    ActorError,
-    ActorStopped,
-    Cancelled,
-    DeadlineExceeded,
-    InvalidArgument,
-    MailboxFull,
-    Refusal,
-    StartFailed,
-    Unavailable,
-    UnknownMethod,
-)
-from actors.events import ActorExited, ActorStarted, DeadLettered, ErrorUnanswered
+from actors._message import Message, Notice
+from actors._runner import Runner
+from actors.actor import Actor, methods_of
+from actors.errors import ActorError, ActorStopped, Cancelled, DeadlockError, MailboxFull, StartFailed
+from actors.events import ActorExited, ActorStarted, DeadLettered
 from actors.exit import Exit, Ignore, Terminated
 from actors.ref import Ref
-from actors.reply import Reply, is_passed_through
+from actors.reply import Reply
 
 if TYPE_CHECKING:
-    from actors._threads import Worker
     from actors.system import ActorSystem
 
 STARTING, RUNNING, STOPPING, DOWN, ENDED = "starting", "running", "stopping", "down", "ended"
 
-_TURN = 64
-"""Messages a busy actor handles before others on the loop get their turn."""
+IGNORED = Exit("normal", "ignored")
+"""The exit of an actor that said `Ignore`."""
 
 
 class Owner(Protocol):
@@ -64,7 +52,7 @@ class Temporary:
     def child_worked(self, cell: Cell) -> None: ...
 
     def child_ignored(self, cell: Cell) -> None:
-        cell.end(Exit("normal", "ignored"))
+        cell.end(IGNORED)
 
     def child_start_failed(self, cell: Cell, exit: Exit) -> None:
         cell.end(exit)
@@ -91,6 +79,7 @@ class Cell:
         "kwargs",
         "life",
         "mailbox",
+        "methods",
         "name",
         "owner",
         "parent",
@@ -107,7 +96,7 @@ class Cell:
         system: ActorSystem,
         name: str,
         uid: int,
-        cls: type,
+        cls: type[Actor],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
@@ -123,6 +112,7 @@ class Cell:
         self.name = name
         self.uid = uid
         self.cls = cls
+        self.methods = methods_of(cls)
         self.args = args
         self.kwargs = kwargs
         self.parent = parent
@@ -146,21 +136,25 @@ class Cell:
 
     def ref(self) -> Ref[Any]:
         """A ref to this registration."""
-        cls = self.cls
         return Ref(
             self.system,
             self.name,
             self.uid,
             "" if self.roams else self.system.address,
-            timeout=getattr(cls, "ask_timeout", 5.0),
-            detached=getattr(cls, "is_supervisor", False),
+            timeout=self.cls.ask_timeout,
+            detached=self.cls.is_supervisor,
             cell=self,
         )
 
-    # -- lives ---------------------------------------------------------------------
+    # -- a life begins -----------------------------------------------------------------
 
     def start(self, timeout: float | None = None, incarnation: int | None = None) -> None:
         """Begin the next life; the owner hears how it went. *timeout* seconds, else it has failed."""
+        if self.state == ENDED:
+            return
+        if self.parent is not None and self.parent.is_over:
+            self.end(Exit("shutdown", "parent"))
+            return
         self.incarnation = incarnation if incarnation is not None else self.incarnation + 1
         self.life = life = Life(self, self.incarnation)
         self.state = STARTING
@@ -177,9 +171,12 @@ class Cell:
 
         timer = self.system.clock.call_later(timeout, overrun) if timeout and timeout != math.inf else None
         try:
+            life.is_begun = True
+            if life.end_wanted is not None:
+                raise asyncio.CancelledError
             await life.begin()
         except Ignore:
-            await self._not_started(life, Exit("normal", "ignored"))
+            await self._not_started(life, IGNORED)
             self._tell_starting(False)
             self.owner.child_ignored(self)
         except StartFailed as error:
@@ -188,9 +185,10 @@ class Cell:
             if overran:
                 await self._start_failed(life, StartFailed(f"{self.name} did not start within {timeout:g} s"))
             else:
-                await self._not_started(life, life.end_wanted or Exit("killed", "order"))
+                exit = life.end_wanted or Exit("killed", "order")
+                await self._not_started(life, exit)
                 self._tell_starting(ActorStopped(f"{self.name} was stopped while it started"))
-                self.owner.child_exited(self, self.exit or Exit("killed"), 0)
+                self.owner.child_exited(self, exit, 0)
         else:
             self._started(life)
         finally:
@@ -203,25 +201,20 @@ class Cell:
         self.system._emit(ActorStarted(self.name, life.incarnation))
         self._tell_starting(True)
         self.owner.child_started(self)
-        if life.end_wanted is not None:
-            self.stop_if_idle(life)
+        self.stop_if_idle(life)
         self.serve()
 
     async def _start_failed(self, life: Life, error: StartFailed) -> None:
-        await self._not_started(life, Exit("start_failed", error.__cause__ or error))
-        if self.owner is TEMPORARY:
-            for message in self.mailbox.clear():
-                self._dead_letter(message, "start failed", error)
+        exit = Exit("start_failed", error.__cause__ or error)
+        await self._not_started(life, exit)
         self._tell_starting(error)
-        assert self.exit is not None
-        self.owner.child_start_failed(self, self.exit)
+        self.owner.child_start_failed(self, exit)
 
     async def _not_started(self, life: Life, exit: Exit) -> None:
+        self.state = STOPPING
+        life.task = None
         await life.end(exit, 0.0, was_started=False)
-        self.state = DOWN
-        self.exit = exit
-        if exit.kind != "normal":
-            self.system._emit(ActorExited(self.name, life.incarnation, exit, 0))
+        self._went_down(life, exit)
 
     def _tell_starting(self, outcome: bool | BaseException) -> None:
         waiting, self._starting = self._starting, None
@@ -230,6 +223,8 @@ class Cell:
                 reply._reject(outcome)
             else:
                 reply._resolve(outcome)
+
+    # -- a life ends -------------------------------------------------------------------
 
     def stop(self, exit: Exit, shutdown: float, *, hand_back: bool) -> None:
         """
@@ -240,47 +235,61 @@ class Cell:
         """
         life = self.life
         if hand_back:
-            self._refuse_all(f"{self.name} is stopping")
+            self._refuse_all(ActorStopped(f"{self.name} is stopping"))
         if life is None or self.state in (DOWN, ENDED):
             return
         if self.state == STARTING:
             life.end_wanted = exit
-            if life.task is not None:
+            if life.is_begun and life.task is not None:
                 life.task.cancel()
-        elif self.state == STOPPING:
-            if shutdown <= 0 and life.idle is not None and not life.idle.done():
-                life.idle.set_result(None)
-        else:
+        elif self.state == RUNNING:
             self._take_down(life, exit, shutdown)
+        elif shutdown <= 0:
+            life.hurry()
 
     def stop_if_idle(self, life: Life) -> None:
         """Carry out `context.stop` as soon as no handler runs."""
         if self.life is life and self.state == RUNNING and not life.running and life.end_wanted is not None:
             self._take_down(life, life.end_wanted, self.shutdown)
 
+    def life_ends(self, life: Life, exit: Exit) -> None:
+        """A handler has ended its actor: a crash, or `SystemExit`."""
+        if self.life is life and self.state in (STARTING, RUNNING):
+            self.stop(exit, self.shutdown if exit.is_clean else 0.0, hand_back=False)
+
     def _take_down(self, life: Life, exit: Exit, shutdown: float) -> None:
         self.state = STOPPING
-        life.task = self.system._task(self._end_life(life, exit, shutdown))
+        self.system._task(self._end_life(life, exit, shutdown))
 
     async def _end_life(self, life: Life, exit: Exit, shutdown: float) -> None:
         await life.end(exit, shutdown, was_started=True)
-        life.task = None
-        self.mailbox.clear_control()
+        self._went_down(life, exit)
+        self.owner.child_exited(self, exit, life.handled)
+
+    def _went_down(self, life: Life, exit: Exit) -> None:
+        for notice in self.mailbox.clear_control():
+            self.dead_letter(notice, "incarnation over", None)
         self.state = DOWN
         self.exit = exit
-        self.system._emit(ActorExited(self.name, life.incarnation, exit, life.handled))
+        if exit is not IGNORED:
+            self.system._emit(ActorExited(self.name, life.incarnation, exit, life.handled))
         self._tell_stopped(exit, for_good=False)
-        self.owner.child_exited(self, exit, life.handled)
+
+    # -- the registration ends -----------------------------------------------------------
 
     async def stop_for_good(self, exit: Exit) -> None:
         """Stop within the cell's own shutdown time and end the registration, whoever owns it."""
+        done = self.wait_stopped()
+        self.end_soon(exit, self.shutdown)
+        await done
+
+    def end_soon(self, exit: Exit, shutdown: float) -> None:
+        """Begin to stop, and end the registration with this life, whoever owns it."""
         self.owner = TEMPORARY
         if self.state == DOWN:
             self.end(exit)
-        if self.state != ENDED:
-            done = self.wait_stopped()
-            self.stop(exit, self.shutdown, hand_back=True)
-            await done
+        else:
+            self.stop(exit, shutdown, hand_back=True)
 
     def end(self, exit: Exit) -> None:
         """The registration is over: the name is free, watchers and waiting callers are told."""
@@ -288,45 +297,53 @@ class Cell:
             return
         self.state = ENDED
         self.exit = exit
-        self._refuse_all(f"{self.name} has ended ({exit})")
+        self._refuse_all(self.gone())
         if self.parent is not None and self in self.parent.children:
             self.parent.children.remove(self)
         self.system._ended(self)
         watchers, self.watchers = self.watchers, None
+        terminated = Terminated(self.ref()._with(pin=self.incarnation), exit)
         for notify in (watchers or {}).values():
-            notify(Terminated(self.ref()._with(pin=self.incarnation), exit))
+            notify(terminated)
+        self._tell_starting(self.gone())
         self._tell_stopped(exit, for_good=True)
 
-    def _refuse_all(self, why: str) -> None:
+    def gone(self) -> ActorError:
+        """What a caller is told once this registration takes no more messages."""
+        return gone(self.name, self.exit) if self.state == ENDED else ActorStopped(f"{self.name} is stopping")
+
+    def _refuse_all(self, error: ActorError) -> None:
         self._refuses = True
         for message in self.mailbox.clear():
-            self._dead_letter(message, "stopped", ActorStopped(why))
+            self.dead_letter(message, "stopped", error)
 
     # -- waiting for lives -----------------------------------------------------------
 
     def wait_started(self) -> Reply[bool]:
         """See `Ref.wait_started`."""
-        reply: Reply[bool] = Reply()
+        reply: Reply[bool] = Reply(self.system)
         if self.state in (RUNNING, STOPPING):
             reply._resolve(True)
-        elif self.state == ENDED:
-            reply._reject(ActorStopped(f"{self.name} has ended ({self.exit})"))
-        else:
+        elif self.state != ENDED:
             self._starting = [*(self._starting or ()), reply]
+        elif self.exit == IGNORED:
+            reply._resolve(False)
+        else:
+            reply._reject(self.gone())
         return reply
 
     def wait_stopped(self, *, for_good: bool = True) -> Reply[Any]:
         """The exit of the registration, or of the current life."""
-        reply: Reply[Any] = Reply()
-        if self.state == ENDED:
+        reply: Reply[Any] = Reply(self.system)
+        if self.state == ENDED or (self.state == DOWN and not for_good):
             reply._resolve(self.exit)
         else:
             self._stopped = [*(self._stopped or ()), (reply, for_good)]
         return reply
 
     def _tell_stopped(self, exit: Exit, *, for_good: bool) -> None:
-        waiting, self._stopped = self._stopped or [], None
-        for reply, wants_end in waiting:
+        waiting, self._stopped = self._stopped, None
+        for reply, wants_end in waiting or ():
             if wants_end and not for_good:
                 self._stopped = [*(self._stopped or ()), (reply, wants_end)]
             else:
@@ -339,45 +356,49 @@ class Cell:
 
     # -- messages --------------------------------------------------------------------
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Message) -> bool:
         """Take a user message, or refuse it."""
-        if self._refuses:
-            self._refuse(
-                message, "stopped", ActorStopped(f"{self.name} has ended ({self.exit or 'stopping'})")
-            )
-            return
-        message.cell = self
-        if not self.mailbox.put(message):
-            limit = self.mailbox.limit
-            self._refuse(
-                message, "mailbox full", MailboxFull(f"{self.name} has {limit} messages waiting, its limit")
-            )
-            return
-        self.system._counts.accepted += 1
         life = self.life
-        if life is not None and life.runners < self.concurrency and self._serves(life):
-            life.runners += 1
-            self.system._task(self._run(life))
+        message.cell = self
+        if self._refuses:
+            return self._refuse(message, "stopped", self.gone())
+        if message.cancelled:
+            return self._refuse(message, "cancelled", Cancelled("cancelled before it was taken"))
+        if message.chain and life is not None and (chain := self._deadlock(life, message)):
+            return self._refuse(message, "deadlock", DeadlockError(chain))
+        if not self.mailbox.put(message):
+            full = MailboxFull(f"{self.name} has {self.mailbox.limit} messages waiting, its limit")
+            return self._refuse(message, "mailbox full", full)
+        self.system._counts.accepted += 1
+        if life is not None and life.runners < self.concurrency and self.serves(life):
+            self._set_to_work(life)
+        return True
 
-    def notify(self, terminated: Terminated) -> None:
+    def notify(self, key: Any, terminated: Terminated) -> None:
         """Put an `on_terminated` in the control lane."""
         if self.state in (RUNNING, STARTING):
-            message = Message("on_terminated", (terminated,), {}, None)
-            message.cell = self
-            self.mailbox.put_control(message)
+            notice = Notice(key, terminated)
+            notice.cell = self
+            self.system._counts.accepted += 1
+            self.mailbox.put_control(notice)
             self.serve()
+
+    def withdraw(self, key: Any) -> None:
+        """Take back the notices of one watch."""
+        for notice in self.mailbox.withdraw(key):
+            self.dead_letter(notice, "unwatched", None)
 
     def cancel(self, message: Message) -> None:
         """The caller of *message* no longer waits."""
         message.cancelled = message.cancelled or "caller"
-        if self.mailbox.remove(message):
-            self._dead_letter(
-                message, "cancelled", Cancelled(f"{self.name}.{message.method}() was cancelled")
-            )
-        elif message.task is not None and not message.threaded:
-            message.task.cancel()
+        if message.task is not None:
+            if not message.threaded:
+                message.task.cancel()
+        elif self.mailbox.remove(message):
+            cancelled = Cancelled(f"{self.name}.{message.method}() was cancelled")
+            self.dead_letter(message, "cancelled", cancelled)
 
-    def _serves(self, life: Life) -> bool:
+    def serves(self, life: Life) -> bool:
         """True while *life* takes messages."""
         if self.life is not life or life.end_wanted is not None:
             return False
@@ -386,239 +407,64 @@ class Cell:
     def serve(self) -> None:
         """Set runners to work on what waits in the mailbox."""
         life = self.life
-        if life is None or not self._serves(life):
-            return
-        wanted = min(self.concurrency - life.runners, len(self.mailbox) or int(self.mailbox.has_work))
-        for _ in range(wanted):
-            life.runners += 1
-            self.system._task(self._run(life))
+        if life is not None and self.serves(life):
+            for _ in range(min(self.concurrency - life.runners, len(self.mailbox))):
+                self._set_to_work(life)
 
-    async def _run(self, life: Life) -> None:
-        """Handle messages until none is left: one burst of one runner."""
-        worker: Worker | None = None
-        take = self.mailbox.take
-        task = asyncio.current_task()
-        turn = 0
-        try:
-            while self._serves(life):
-                message = take()
-                if message is None:
-                    return
-                turn += 1
-                if turn % _TURN == 0:
-                    await asyncio.sleep(0)
-                method = self._admit(life, message)
-                if method is None:
-                    continue
-                if method.kind in ("sync", "sync_stream") and worker is None:
-                    worker = await life.lease()
-                life.running.append(message)
-                message.task = task
-                try:
-                    worker = await self._handle(life, message, method, worker)
-                finally:
-                    message.task = None
-                    life.running.remove(message)
-                    self.system._counts.handled += 1
-                if life.handled and not life.has_worked:
-                    life.has_worked = True
-                    self.owner.child_worked(self)
-        finally:
-            if worker is not None:
-                life.release(worker)
-            life.runners -= 1
-            if life.runners == 0 and life.idle is not None and not life.idle.done():
-                life.idle.set_result(None)
-            if life.end_wanted is not None:
-                self.stop_if_idle(life)
-            elif self.mailbox.has_work:
-                self.serve()
+    def _set_to_work(self, life: Life) -> None:
+        life.runners += 1
+        self.system._task(Runner(self, life).run())
 
-    def _admit(self, life: Life, message: Message) -> Method | None:
-        """The method to run for *message*, or None when it has been answered without running."""
-        if message.deadline_at != math.inf and message.deadline_at <= self.system.clock.now():
-            overdue = DeadlineExceeded(f"{self.name}.{message.method}() was not started before its deadline")
-            self._dead_letter(message, "expired", overdue)
-        elif message.pin and message.pin != life.incarnation:
-            over = ActorStopped(f"incarnation {message.pin} of {self.name} is over, {life.incarnation} runs")
-            self._dead_letter(message, "incarnation over", over)
-        elif isinstance(message, TimerMessage):
-            message.waits = False
-            if message.life is life:
-                return message.methods[message.method]  # type: ignore[no-any-return]
-            self._dead_letter(message, "timer of an earlier life", None)
-        elif message.method == "on_terminated" and message.answer is None:
-            return Method("on_terminated", type(life.instance).on_terminated, "async")
-        else:
-            method = methods_of(self.cls).get(message.method)
-            if method is not None:
-                return method
-            self._dead_letter(
-                message, "unknown method", UnknownMethod(unknown_method(self.cls, message.method))
-            )
-        return None
+    def runner_ended(self, life: Life) -> None:
+        """A runner of *life* has nothing more to do."""
+        life.runners -= 1
+        if life.runners == 0 and life.idle is not None and not life.idle.done():
+            life.idle.set_result(None)
+        if self.life is life:
+            self.stop_if_idle(life)
+            self.serve()
 
-    async def _handle(
-        self, life: Life, message: Message, method: Method, worker: Worker | None
-    ) -> Worker | None:
-        """Run one handler and answer. Returns the worker, None if its thread had to be abandoned."""
-        context = self.system._fresh_context(message)
-        run = context.run
-        args = message.args
-        if message.foreign:
-            try:
-                args = foreign_arguments(args[0])
-            except InvalidArgument as error:
-                self._answer_error(message, error)
-                return worker
-        try:
-            if method.kind == "async":
-                coroutine = run(method.function, life.instance, *args, **message.kwargs)
-                try:
-                    future = run(coroutine.send, None)
-                except StopIteration as stop:
-                    result = stop.value
-                else:
-                    result = await self._suspended(message, coroutine, run, future)
-            elif method.kind == "stream":
-                await self._stream(message, run(method.function, life.instance, *args, **message.kwargs), run)
-                life.handled += 1
-                return worker
-            else:
-                assert worker is not None
-                message.threaded = True
-                result = await worker.run(context, method.function, life.instance, *args, **message.kwargs)
-                if method.kind == "sync_stream":
-                    await self._sync_stream(message, result, worker, context)
-                    life.handled += 1
-                    return worker
-                if asyncio.iscoroutine(result):
-                    message.threaded = False
-                    result = await drive(result, run)
-        except asyncio.CancelledError:
-            if message.threaded and worker is not None:
-                life.abandon(worker)
-                worker = None
-            self._cut(life, message)
-        except BaseException as error:
-            self._failed(life, message, method, args, error)
-        else:
-            life.handled += 1
-            if message.answer is not None and not message.is_tell and not message.cancelled:
-                message.answer._answer(foreign_value(result) if message.foreign else result)
-        return worker
-
-    async def _suspended(self, message: Message, coroutine: Any, run: Any, future: Any) -> Any:
-        """Go on with a handler that awaits; its deadline cancels it from now on."""
-        if message.deadline_at == math.inf:
-            return await resume(coroutine, run, future)
-        clock = self.system.clock
-        timer = clock.call_later(message.deadline_at - clock.now(), partial(_out_of_time, message))
-        try:
-            return await resume(coroutine, run, future)
-        finally:
-            timer.cancel()
-
-    async def _stream(self, message: Message, items: Any, run: Any) -> None:
-        answer = message.answer
-        count = 0
-        try:
-            while True:
-                try:
-                    item = await drive(items.__anext__(), run)
-                except StopAsyncIteration:
-                    break
-                self._send_item(message, item)
-                count += 1
-                if count % _TURN == 0:
-                    await asyncio.sleep(0)  # a generator that never waits must still hear of a cancel
-        finally:
-            await drive(items.aclose(), run)
-        if answer is not None:
-            answer._answer_end()
-
-    async def _sync_stream(self, message: Message, items: Any, worker: Worker, context: Any) -> None:
-        end = object()
-        while (item := await worker.run(context, next, items, end)) is not end and not message.cancelled:
-            self._send_item(message, item)
-        if message.cancelled:
-            await worker.run(context, items.close)
-        elif message.answer is not None:
-            message.answer._answer_end()
-
-    def _send_item(self, message: Message, item: Any) -> None:
-        if message.answer is not None:
-            message.answer._answer_item(foreign_value(item) if message.foreign else item)
-
-    # -- how handlers end otherwise ----------------------------------------------------
-
-    def _cut(self, life: Life, message: Message) -> None:
-        """A handler was cancelled: by its caller, its deadline, a stop, or its own code. Never a crash."""
-        task = asyncio.current_task()
-        if task is not None:
-            task.uncancel()
-        if message.cancelled == "deadline":
-            error: ActorError = DeadlineExceeded(f"{self.name}.{message.method}() ran out of time")
-        elif message.cancelled == "stop":
-            error = Unavailable(f"{self.name} was stopped while it ran {message.method}()", reason="stopped")
-        else:
-            error = Cancelled(f"{self.name}.{message.method}() was cancelled")
-        if message.answer is not None:
-            message.answer._answer_error(error)
-
-    def _failed(
-        self, life: Life, message: Message, method: Method, args: tuple[Any, ...], error: BaseException
-    ) -> None:
-        """An exception escaped a handler: an answer, or a crash."""
-        if isinstance(error, KeyboardInterrupt):
-            raise error
-        if isinstance(error, SystemExit):
-            exit = Exit("normal") if error.code in (None, 0) else Exit("error", error)
-            self._answer_error(
-                message,
-                Unavailable(f"{self.name} ended itself while it ran {message.method}()", reason="SystemExit"),
-            )
-            self._ends(life, exit)
-            return
-        misfit = method.misfit(args, message.kwargs) if isinstance(error, TypeError) else None
-        if misfit is not None:
-            error = InvalidArgument(f"{self.cls.__name__}.{message.method}(): {misfit}")
-        if misfit is not None or self._is_answer(error):
-            life.handled += 1
-            self._answer_error(message, error)
-            if message.answer is None or message.is_tell:
-                self.system._emit(ErrorUnanswered(self.name, message.method, error))
-            return
-        self._answer_error(message, error)
-        self._ends(life, Exit("error", error))
-
-    def _is_answer(self, error: BaseException) -> bool:
-        return isinstance(error, (Refusal, *self.cls.expected)) or is_passed_through(error)  # type: ignore[attr-defined]
-
-    def _answer_error(self, message: Message, error: BaseException) -> None:
-        if message.answer is not None and not message.is_tell:
-            message.answer._answer_error(error)
-
-    def _ends(self, life: Life, exit: Exit) -> None:
-        if self.life is life and self.state == RUNNING:
-            self._take_down(life, exit, self.shutdown if exit.is_clean else 0.0)
+    def _deadlock(self, life: Life, message: Message) -> str:
+        """The chain of asks by which *message* would wait for itself; empty when it would not."""
+        # Certain only when each handler that could end and make room waits for an ask of that chain.
+        if len(life.running) < self.concurrency:
+            return ""
+        calls = self.system._calls
+        own = [calls.find(step.call_id) for step in message.chain if step.system_id == self.system._id]
+        for running in life.running:
+            if not any(call is not None and call.asker is running and call.is_awaited for call in own):
+                return ""
+        asked = " → ".join(step.asked for step in message.chain)
+        return f"{asked} → {self.name}.{message.method}() would wait for itself"
 
     # -- messages that reach nobody ------------------------------------------------------
 
-    def _refuse(self, message: Message, reason: str, error: ActorError) -> None:
+    def _refuse(self, message: Message, reason: str, error: ActorError) -> bool:
         self.system._counts.refused += 1
-        self.system._dead_letter(self.name, message, reason)
+        self.system._emit(DeadLettered(self.name, message.sender_name, message.method, reason))
         if message.answer is not None:
             message.answer._answer_refused(error)
+        return False
 
-    def _dead_letter(self, message: Message, reason: str, error: ActorError | None) -> None:
+    def refuse_pin(self, message: Message) -> None:
+        """*message* was meant for an incarnation that is over."""
+        over = ActorStopped(f"incarnation {message.pin} of {self.name} is over")
+        self._refuse(message, "incarnation over", over)
+
+    def dead_letter(self, message: Message, reason: str, error: ActorError | None) -> None:
+        """A message that was taken will not be handled."""
         self.system._counts.dead_lettered += 1
         self.system._emit(DeadLettered(self.name, message.sender_name, message.method, reason))
         if message.answer is not None and error is not None:
             message.answer._answer_refused(error)
 
 
-def _out_of_time(message: Message) -> None:
-    if message.task is not None and not message.threaded:
-        message.cancelled = message.cancelled or "deadline"
-        message.task.cancel()
+def gone(name: str, exit: Exit | None) -> ActorError:
+    """What a caller is told of an actor that ended with *exit*."""
+    if exit is not None and exit.kind == "start_failed":
+        failed = StartFailed(f"{name} failed to start: {exit.detail}")
+        if isinstance(exit.detail, BaseException):
+            failed = StartFailed(f"{name} failed to start: {type(exit.detail).__name__}: {exit.detail}")
+            failed.__cause__ = exit.detail
+        return failed
+    return ActorStopped(f"{name} has ended" + (f" ({exit})" if exit is not None else ""))

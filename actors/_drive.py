@@ -41,4 +41,4 @@ def drive(awaitable: Any, run: Run) -> Generator[Any, Any, Any]:
         future = run(awaitable.send, None)
     except StopIteration as stop:
         return stop.value
-    return (yield from resume(awaitable, run, future))  # type: ignore[misc]
+    return (yield from resume(awaitable, run, future))

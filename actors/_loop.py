@@ -22,19 +22,24 @@ class LoopInbox:
     __slots__ = ("_awake", "_callbacks", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop = weakref.ref(loop)  # the table below must not keep it
         self._callbacks: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._awake = False
 
     def post(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Run *callback* on the loop's thread soon. Dropped when the loop is closed: nobody is left to care."""
+        """Run *callback* on the loop's thread soon; dropped when the loop is closed."""
         self._callbacks.append((callback, args))
         if not self._awake:
             self._awake = True
+            loop = self._loop()
             try:
-                self._loop.call_soon_threadsafe(self._drain)
+                if loop is not None:
+                    loop.call_soon_threadsafe(self._drain)
+                    return
             except RuntimeError:
-                self._callbacks.clear()
+                pass  # closed
+            self._awake = False
+            self._callbacks.clear()
 
     def _drain(self) -> None:
         # Cleared first: what is posted from here on wakes the loop again.
@@ -45,7 +50,9 @@ class LoopInbox:
             try:
                 callback(*args)
             except Exception as error:
-                self._loop.call_exception_handler({"message": "posted callback failed", "exception": error})
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "posted callback failed", "exception": error}
+                )
 
 
 _inbox_by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopInbox] = weakref.WeakKeyDictionary()

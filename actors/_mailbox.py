@@ -8,10 +8,10 @@ not queue at all. Order holds per sender within a lane.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from actors._message import Message
+    from actors._message import Message, Notice
 
 
 class Mailbox:
@@ -23,11 +23,11 @@ class Mailbox:
         self.limit = limit
         # Made on first use: an empty deque costs 760 bytes, most actors are idle.
         self._user: deque[Message] | None = None
-        self._control: deque[Message] | None = None
+        self._control: deque[Notice] | None = None
 
     def __len__(self) -> int:
-        """User messages that wait."""
-        return len(self._user) if self._user else 0
+        """Messages that wait, in both lanes."""
+        return (len(self._user) if self._user else 0) + (len(self._control) if self._control else 0)
 
     def put(self, message: Message) -> bool:
         """Take a user message; False when the lane is at its limit."""
@@ -39,11 +39,11 @@ class Mailbox:
         user.append(message)
         return True
 
-    def put_control(self, message: Message) -> None:
+    def put_control(self, notice: Notice) -> None:
         """Take a control message. Unbounded here, bounded by what the actor itself asked to hear of."""
         if self._control is None:
             self._control = deque()
-        self._control.append(message)
+        self._control.append(notice)
 
     def take(self) -> Message | None:
         """The next message, control first; None when both lanes are empty."""
@@ -53,23 +53,29 @@ class Mailbox:
 
     def remove(self, message: Message) -> bool:
         """Take *message* out of its place in the queue; False when it is not there."""
+        if not self._user:
+            return False
         try:
-            (self._user or deque()).remove(message)
+            self._user.remove(message)
         except ValueError:
             return False
         return True
 
+    def withdraw(self, key: Any) -> list[Message]:
+        """Take out the notices of one watch."""
+        notices: list[Message] = [notice for notice in self._control or () if notice.key == key]
+        for notice in notices:
+            self._control.remove(notice)  # type: ignore[union-attr, arg-type]
+        return notices
+
     def clear(self) -> list[Message]:
-        """Empty both lanes; returns the user messages, oldest first."""
-        messages = list(self._user or ())
-        self._user = self._control = None
+        """Empty both lanes; returns what was there, user messages oldest first."""
+        messages = [*self.clear_control(), *(self._user or ())]
+        self._user = None
         return messages
 
-    def clear_control(self) -> None:
-        """Forget control messages that were meant for a life that is over."""
+    def clear_control(self) -> list[Message]:
+        """Forget the control messages that were meant for a life that is over; returns them."""
+        notices: list[Message] = list(self._control or ())
         self._control = None
-
-    @property
-    def has_work(self) -> bool:
-        """True when a message waits in either lane."""
-        return bool(self._control or self._user)
+        return notices

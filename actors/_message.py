@@ -1,7 +1,8 @@
 """
 Messages: what lies in a mailbox, whether it came from this process or another.
 
-A message knows how to answer its sender; a tell's answers go nowhere, its refusals do.
+A message knows how to answer its sender. A tell has a way back only until the
+mailbox has taken it: refusals matter, outcomes go nowhere.
 """
 
 from __future__ import annotations
@@ -9,17 +10,22 @@ from __future__ import annotations
 import json
 import math
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from actors import pickling
-from actors.errors import ActorError, InvalidArgument, SerializationError
+from actors.errors import SerializationError
+from actors.foreign import plain_error, to_json
+from actors.ref import Ref
+from actors.reply import mark_passed_through
 from actors.wire import Codec, Kind
 
 if TYPE_CHECKING:
     import asyncio
 
     from actors._cell import Cell
+    from actors._life import Life
     from actors._peers import Peer
+    from actors.actor import Method
     from actors.system import ActorSystem
 
 
@@ -35,6 +41,23 @@ class Answer(Protocol):
     def _answer_end(self) -> None: ...
 
 
+class Origin(NamedTuple):
+    """The actor of another process that sent a message."""
+
+    name: str
+    uid: int
+    incarnation: int
+    address: str
+
+
+class Step(NamedTuple):
+    """One ask of a chain of asks: who asks whom, and in which process the asker waits."""
+
+    system_id: int
+    call_id: int
+    asked: str
+
+
 class Message:
     """One message to one actor."""
 
@@ -43,10 +66,11 @@ class Message:
         "args",
         "cancelled",
         "cell",
+        "chain",
         "deadline_at",
         "foreign",
-        "is_tell",
         "kwargs",
+        "life",
         "method",
         "pin",
         "sender",
@@ -60,29 +84,32 @@ class Message:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         answer: Answer | None,
-        sender: Any = None,
+        sender: Life | Origin | None = None,
         deadline_at: float = math.inf,
     ) -> None:
         self.method = method
         self.args = args
         self.kwargs = kwargs
         self.answer = answer
-        """None where nobody cares, as for timers."""
+        """None where nobody cares: timers, and tells that were taken."""
         self.sender = sender
-        """The sending `Cell`, a pinned `Ref` from another process, or None."""
         self.deadline_at = deadline_at
-        self.is_tell = False
         self.pin = 0
         """The only incarnation that may handle it; 0 for any."""
+        self.chain: tuple[Step, ...] = ()
+        """The asks that wait for this one, the first one first."""
         self.threaded = False
         """True while a thread works on it: nothing can interrupt that."""
         self.foreign = False
-        """True when args is JSON text and the answer must be."""
+        """True when its argument is JSON text and its answer must be."""
         self.cell: Cell | None = None
+        """Whom it has reached."""
+        self.life: Life | None = None
+        """Who handles it."""
         self.task: asyncio.Task[Any] | None = None
         """The task whose handler works on it now."""
         self.cancelled = ""
-        """Why it should not run on: `caller`, `deadline`, or empty."""
+        """Why it should not run on: `caller`, `deadline`, `stop`, or empty."""
 
     @property
     def sender_name(self) -> str | None:
@@ -90,9 +117,51 @@ class Message:
         sender = self.sender
         if sender is None:
             return None
-        # A Ref takes any plain attribute for a method of its actor.
-        name = sender._name if hasattr(sender, "_name") else sender.name
-        return str(name)
+        return sender.name if isinstance(sender, Origin) else sender.cell.name
+
+    def sender_ref(self, system: ActorSystem) -> Ref[Any] | None:
+        """A ref to the incarnation that sent it."""
+        sender = self.sender
+        if sender is None:
+            return None
+        if isinstance(sender, Origin):
+            return Ref(system, sender.name, sender.uid, sender.address, pin=sender.incarnation)
+        return sender.cell.ref()._with(pin=sender.incarnation)
+
+
+class HookMessage(Message):
+    """Stands for the runtime itself while `__init__`, `on_start` and `on_stop` run: nobody sent it."""
+
+    __slots__ = ()
+
+    def __init__(self, life: Life) -> None:
+        super().__init__("on_start", (), {}, None)
+        self.cell = life.cell
+        self.life = life
+
+
+class Notice(Message):
+    """Of the control lane: a watched actor ended."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: Any, terminated: Any) -> None:
+        super().__init__("on_terminated", (terminated,), {}, None)
+        self.key = key
+
+
+class TimerMessage(Message):
+    """A timer's tick. Meant for the life that started the timer, no other."""
+
+    __slots__ = ("function", "waits")
+
+    def __init__(self, function: Method, args: tuple[Any, ...], life: Life) -> None:
+        super().__init__(function.name, args, {}, None)
+        self.life = life
+        self.function = function
+        """Timers may name private methods too."""
+        self.waits = True
+        """True until it is taken out of the mailbox: a late tick is not followed by another."""
 
 
 current_message: ContextVar[Message | None] = ContextVar("understudy_message", default=None)
@@ -123,90 +192,61 @@ class RemoteAnswer:
         self._codec = codec
 
     def _answer(self, value: Any) -> None:
-        self._finish(Kind.VALUE, value)
-
-    def _answer_end(self) -> None:
-        self._finish(Kind.END, None)
-
-    def _answer_item(self, item: Any) -> None:
-        self._send(Kind.ITEM, self._encode(item))
-
-    def _answer_error(self, error: BaseException) -> None:
-        self._peer.serving.pop(self._call_id, None)
-        self._send(Kind.ERROR, self._encode_error(error))
-
-    def _answer_refused(self, error: BaseException) -> None:
-        self._peer.serving.pop(self._call_id, None)
-        self._send(Kind.REFUSED_ASK, self._encode_error(error))
-
-    def _finish(self, kind: Kind, value: Any) -> None:
-        self._peer.serving.pop(self._call_id, None)
         try:
             body = self._encode(value)
         except Exception as error:
-            problem = SerializationError(f"the result cannot be pickled: {pickling._shown(value)} ({error})")
-            self._send(Kind.ERROR, self._encode_error(problem))
+            self._answer_error(_unpicklable("the result", value, error))
         else:
-            self._send(kind, body)
+            self._end(Kind.VALUE, body)
+
+    def _answer_end(self) -> None:
+        self._end(Kind.END, b"")
+
+    def _answer_error(self, error: BaseException) -> None:
+        self._end(Kind.ERROR, encode_error(error, self._codec))
+
+    def _answer_refused(self, error: BaseException) -> None:
+        self._end(Kind.REFUSED_ASK, encode_error(error, self._codec))
+
+    def _answer_item(self, item: Any) -> None:
+        try:
+            body = self._encode(item)
+        except Exception as error:
+            problem = _unpicklable("an item", item, error)
+            mark_passed_through(problem)  # ends the stream, not the actor
+            raise problem from error
+        self._system._send_back(self._peer, Kind.ITEM, self._codec, self._call_id, body)
 
     def _encode(self, value: Any) -> bytes:
-        if self._codec == Codec.JSON:
-            return json.dumps(value, default=lambda odd: {"repr": repr(odd)}).encode()
-        return pickling.dumps(value)
+        return to_json(value).encode() if self._codec == Codec.JSON else pickling.dumps(value)
 
-    def _encode_error(self, error: BaseException) -> bytes:
-        return (
-            json.dumps(plain_error(error)).encode()
-            if self._codec == Codec.JSON
-            else pickling.dumps(pickling.encode_error(error))
-        )
-
-    def _send(self, kind: Kind, body: bytes) -> None:
+    def _end(self, kind: Kind, body: bytes) -> None:
+        self._peer.serving.pop(self._call_id, None)
         self._system._send_back(self._peer, kind, self._codec, self._call_id, body)
 
 
 class RemoteTell(NoAnswer):
     """The way back for a tell from another process: refusals go back one by one."""
 
-    __slots__ = ("_peer", "_system", "_tell_id")
+    __slots__ = ("_codec", "_peer", "_system", "_tell_id")
 
-    def __init__(self, system: ActorSystem, peer: Peer, tell_id: int) -> None:
+    def __init__(self, system: ActorSystem, peer: Peer, tell_id: int, codec: int) -> None:
         self._system = system
         self._peer = peer
         self._tell_id = tell_id
+        self._codec = codec
 
     def _answer_refused(self, error: BaseException) -> None:
-        self._system._send_back(
-            self._peer,
-            Kind.REFUSED,
-            Codec.PICKLE,
-            self._tell_id,
-            pickling.dumps(pickling.encode_error(error)),
-        )
+        body = encode_error(error, self._codec)
+        self._system._send_back(self._peer, Kind.REFUSED, self._codec, self._tell_id, body)
 
 
-def plain_error(error: BaseException) -> dict[str, Any]:
-    """An error as plain data for doors that do not unpickle."""
-    return {
-        "type": type(error).__name__,
-        "message": str(error),
-        "status": getattr(error, "status", "UNKNOWN"),
-        "ours": isinstance(error, ActorError),
-        "may_have_run": getattr(error, "may_have_run", None),
-    }
+def encode_error(error: BaseException, codec: int) -> bytes:
+    """The body of an envelope that carries *error*."""
+    if codec == Codec.JSON:
+        return json.dumps(plain_error(error)).encode()
+    return pickling.dumps(pickling.encode_error(error))
 
 
-def foreign_arguments(text: str) -> tuple[Any, ...]:
-    """The arguments in a foreign call's JSON: an array. `InvalidArgument` says what is wrong with it."""
-    try:
-        args = json.loads(text)
-    except ValueError as error:
-        raise InvalidArgument(f"the arguments are not JSON: {error}") from None
-    if not isinstance(args, list):
-        raise InvalidArgument(f"the arguments must be a JSON array, not {text[:40]}")
-    return tuple(args)
-
-
-def foreign_value(value: Any) -> str:
-    """A result as JSON text; what JSON cannot say becomes `{"repr": …}`."""
-    return json.dumps(value, default=lambda odd: {"repr": repr(odd)})
+def _unpicklable(what: str, value: Any, error: Exception) -> SerializationError:
+    return SerializationError(f"{what} cannot be pickled: {pickling.shown(value)} ({error})")

@@ -13,20 +13,28 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from actors.address import host_id_of
 from actors.transport import Link, LinkLost
-from actors.wire import ENVELOPE_OVERHEAD, FRAME_OVERHEAD, MAX_FRAME, Codec, Kind, Sealer, envelope
+from actors.wire import ENVELOPE_OVERHEAD, FRAME_OVERHEAD, MAX_FRAME, Kind, Sealer, envelope
 
 if TYPE_CHECKING:
+    from actors._calls import SentTell
+    from actors._cell import Cell
     from actors._message import Message
 
 CONNECT_TIMEOUT = 1.0
 MAX_OUTBOX_BYTES = 256 * 1024 * 1024
+MAX_BODY = MAX_FRAME - FRAME_OVERHEAD - ENVELOPE_OVERHEAD - 256
+"""Bytes of the largest single message; 256 are left for the sender's address."""
+
+# Bytes after which a frame is closed although more waits: a small message behind
+# 60 MB should not wait for all of it.
 _FRAME_TARGET = 1024 * 1024
-"""Bytes after which a frame is closed although more waits: a small message behind 60 MB should not wait for all of it."""
 _IDLE_TIME = 10.0
+_LAST_SEND = 0.5
+"""Seconds that a lost peer is given to tell whether its last frame left."""
 
 
 class Unsent(Protocol):
@@ -37,6 +45,11 @@ class Unsent(Protocol):
 
 class OutboxFull(Exception):
     """The peer takes messages slower than they come."""
+
+
+class _Frame(NamedTuple):
+    data: bytes
+    owners: list[Unsent]
 
 
 class Peer:
@@ -54,10 +67,10 @@ class Peer:
         self.host_id = host_id_of(address)
         self.serving: dict[int, Message] = {}
         """Asks of that process which run or wait here, by its call id. Loop thread only."""
-        self.unacknowledged: deque[tuple[int, Any]] = deque()
-        """Tells sent there whose taking is not confirmed yet, oldest first."""
         self.watched: dict[int, Any] = {}
         """What actors of this process watch there, by watch id. Loop thread only."""
+        self.watching: dict[int, Cell] = {}
+        """Cells of this process that are watched there, by its watch id. Loop thread only."""
         self.dirty = False
         """Marked for a flush at the end of the loop's turn. Loop thread only."""
         self._sealer = sealer
@@ -69,38 +82,63 @@ class Peer:
         self._outbox: deque[tuple[bytes, Unsent | None]] = deque()
         self._queued_bytes = 0
         self._sequence = 0
-        self._taken = 0
+        self._tells: deque[tuple[int, SentTell]] = deque()
+        """Tells whose taking is not confirmed yet, oldest first."""
+        self._last_tell = 0
         self._lock = threading.Lock()
         self._handed_over = False
         """True while the peer's own thread sends; nobody else may then."""
-        self._stuck: tuple[bytes, list[Unsent]] | None = None
+        self._stuck: _Frame | None = None
+        """Made, and not sent for certain."""
+        self._leaving: _Frame | None = None
+        """In the hands of the link: only the peer's thread knows whether it left."""
+        self._left = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._work: SimpleQueue[None] = SimpleQueue()
-        self._lost = False
-        self._closing = False
+        self.is_lost = False
 
     # -- sending ---------------------------------------------------------------
 
     def put(self, chunk: bytes, owner: Unsent | None = None) -> None:
         """Queue one envelope; it leaves with the next `flush`. `OutboxFull` beyond 256 MB."""
+        with self._lock:
+            if not self.is_lost:
+                self._queue(chunk, owner)
+                return
+        if owner is not None:
+            owner.never_sent("its process is gone")
+
+    def put_tell(self, codec: int, body: bytes, tell: SentTell) -> None:
+        """Queue a tell. Numbers leave in order, so one confirmation covers all before it."""
+        with self._lock:
+            if not self.is_lost:
+                self._queue(envelope(Kind.TELL, codec, self._last_tell + 1, body), tell)
+                self._last_tell += 1
+                self._tells.append((self._last_tell, tell))
+                return
+        tell.never_sent("its process is gone")
+
+    def _queue(self, chunk: bytes, owner: Unsent | None) -> None:
         if self._queued_bytes + len(chunk) > MAX_OUTBOX_BYTES:
             raise OutboxFull(f"{self._queued_bytes} bytes wait for {self.address}")
         self._queued_bytes += len(chunk)
         self._outbox.append((chunk, owner))
-        if self._lost and owner is not None:
-            self._drop_unsent("the process is gone")
 
-    def acknowledge(self, tell_id: int) -> None:
-        """Confirm all tells up to *tell_id* with whatever leaves next."""
-        self._taken = tell_id
+    def told(self, tell_id: int) -> list[SentTell]:
+        """The tells up to *tell_id* whose fate was not known so far, oldest first."""
+        with self._lock:
+            tells = []
+            while self._tells and self._tells[0][0] <= tell_id:
+                tells.append(self._tells.popleft()[1])
+            return tells
 
     def flush(self) -> None:
         """Send what is queued, as far as that goes without blocking; any thread."""
         with self._lock:
-            if self._handed_over or self._lost:
+            if self._handed_over or self.is_lost:
                 return
             while (frame := self._next_frame()) is not None:
-                if self._link is None or not self._sent_now(frame[0]):
+                if self._link is None or not self._sent_now(frame.data):
                     self._stuck = frame
                     self._hand_over()
                     return
@@ -112,27 +150,23 @@ class Peer:
         except LinkLost:
             return False  # the peer's thread meets the same error and reports it
 
-    def _next_frame(self) -> tuple[bytes, list[Unsent]] | None:
+    def _next_frame(self) -> _Frame | None:
+        outbox = self._outbox
+        if not outbox:
+            return None
         chunks: list[bytes] = []
         owners: list[Unsent] = []
-        if self._taken:
-            chunks.append(envelope(Kind.TAKEN, Codec.PICKLE, self._taken, b""))
-            self._taken = 0
         size = 0
-        outbox = self._outbox
         while outbox and (size == 0 or size + len(outbox[0][0]) <= _FRAME_TARGET):
             chunk, owner = outbox.popleft()
             chunks.append(chunk)
             size += len(chunk)
             if owner is not None:
                 owners.append(owner)
-        if not chunks:
-            return None
         self._queued_bytes -= size
         self._sequence += 1
-        return self._sealer.seal(
-            self.host_id, self._own_id, self._sequence, self._own_address, chunks
-        ), owners
+        data = self._sealer.seal(self.host_id, self._own_id, self._sequence, self._own_address, chunks)
+        return _Frame(data, owners)
 
     # -- the peer's own thread, for dialling and for a link that would block ---------
 
@@ -145,67 +179,85 @@ class Peer:
 
     def _send_blocking(self) -> None:
         while True:
+            called = True
             try:
                 self._work.get(timeout=_IDLE_TIME)
             except Empty:
-                with self._lock:
-                    if not self._handed_over:
-                        self._thread = None
-                        return
-                continue
-            if self._closing:
-                return
+                called = False
+            with self._lock:
+                if self.is_lost:
+                    return
+                if not self._handed_over:
+                    if called:
+                        continue
+                    self._thread = None
+                    return
             try:
-                self._drain()
+                self._drain(self._link or self._connect())
             except LinkLost as error:
                 self._on_lost(self, str(error))
                 return
 
-    def _drain(self) -> None:
-        if self._link is None:
-            link = self._open_link(self.address, self._pipe_closed)
-            try:
-                link.open(CONNECT_TIMEOUT)
-            except LinkLost:
-                link.close()
-                raise
-            self._link = link
+    def _connect(self) -> Link:
+        link = self._open_link(self.address, self._pipe_closed)
+        try:
+            link.open(CONNECT_TIMEOUT)
+        except LinkLost:
+            link.close()
+            raise
+        with self._lock:
+            if not self.is_lost:
+                self._link = link
+                return link
+        link.close()
+        raise LinkLost("closed while it was opened")
+
+    def _drain(self, link: Link) -> None:
         while True:
             with self._lock:
+                if self.is_lost:
+                    return
                 frame = self._stuck or self._next_frame()
+                self._stuck, self._leaving = None, frame
                 if frame is None:
                     self._handed_over = False
                     return
-                self._stuck = frame
-            self._link.send(frame[0])
+            try:
+                link.send(frame.data)
+            except LinkLost:
+                with self._lock:
+                    self._stuck, self._leaving = frame, None
+                    self._left.notify()
+                raise
             with self._lock:
-                self._stuck = None
+                self._leaving = None
+                self._left.notify()
 
     def _pipe_closed(self) -> None:
         self._on_lost(self, "its pipe closed")
 
     # -- the end -------------------------------------------------------------------
 
-    def lose(self) -> list[Unsent]:
-        """Close for good; returns what never left, oldest first."""
+    def lose(self) -> tuple[list[Unsent], list[SentTell]]:
+        """Close for good; returns what certainly never left, and the tells that nobody confirmed."""
         with self._lock:
-            if self._lost:
-                return []
-            self._lost = True
-            unsent = self._stuck[1] if self._stuck is not None else []
+            if self.is_lost:
+                return [], []
+            self.is_lost = True
+        if self._link is not None:
+            self._link.close()  # wakes the thread, if it sends
+        self._work.put(None)
+        with self._lock:
+            # Whether that frame left decides between "never ran" and "may have run".
+            self._left.wait_for(lambda: self._leaving is None, _LAST_SEND)
+            unsent = self._stuck.owners if self._stuck is not None else []
             unsent = [*unsent, *(owner for _, owner in self._outbox if owner is not None)]
             self._stuck = None
             self._outbox.clear()
             self._queued_bytes = 0
-        self.close()
-        return unsent
-
-    def close(self) -> None:
-        """Close the link and let the thread end."""
-        self._closing = True
-        self._work.put(None)
-        if self._link is not None:
-            self._link.close()
+            unconfirmed = [tell for _, tell in self._tells]
+            self._tells.clear()
+        return unsent, unconfirmed
 
     @property
     def waits(self) -> int:
@@ -215,17 +267,4 @@ class Peer:
     @property
     def is_idle(self) -> bool:
         """True when everything queued has been sent."""
-        return not self._outbox and self._stuck is None and not self._handed_over
-
-    def _drop_unsent(self, reason: str) -> None:
-        while self._outbox:
-            try:
-                _, owner = self._outbox.popleft()
-            except IndexError:
-                return
-            if owner is not None:
-                owner.never_sent(reason)
-
-
-MAX_BODY = MAX_FRAME - FRAME_OVERHEAD - ENVELOPE_OVERHEAD - 256
-"""Bytes of the largest single message; 256 are left for the address and an acknowledgement."""
+        return not self._outbox and not self._handed_over

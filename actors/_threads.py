@@ -28,19 +28,22 @@ _here = threading.local()
 class Worker:
     """One thread, with one holder at a time."""
 
-    __slots__ = ("_inbox", "_jobs", "_on_idle", "_pool", "abandoned")
+    __slots__ = ("_inbox", "_jobs", "abandoned", "pool", "waits")
 
     def __init__(self, pool: ThreadPool, inbox: LoopInbox) -> None:
-        self._pool = pool
+        self.pool = pool
         self._inbox = inbox
         self._jobs: SimpleQueue[Any] = SimpleQueue()
         self.abandoned = False
+        """True once its job is nobody's concern any more; it ends with the job."""
+        self.waits = False
+        """True while its job waits for a reply, so that its place is lent. Under the pool's lock."""
         threading.Thread(target=self._work, name="understudy-handler", daemon=True).start()
 
     def run(
         self, context: Context, function: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> asyncio.Future[Any]:
-        """Call *function* on this thread; loop thread only, one job at a time."""
+        """Call *function* on this thread; loop thread only."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._jobs.put((future, context, function, args, kwargs))
         return future
@@ -55,7 +58,7 @@ class Worker:
             try:
                 job = self._jobs.get(timeout=IDLE_TIME)
             except Empty:
-                if self._pool._retire(self):
+                if self.pool.retire(self):
                     return
                 continue
             if job is None:
@@ -65,11 +68,10 @@ class Worker:
                 result = context.run(function, *args, **kwargs)
             except BaseException as error:
                 self._inbox.post(_settle, future, None, error)
-                error = None  # type: ignore[assignment]
             else:
                 self._inbox.post(_settle, future, result, None)
-                result = None
-            job = future = context = function = args = kwargs = None
+            # Nothing of a message stays alive in an idle thread.
+            job = future = context = function = args = kwargs = result = None
             if self.abandoned:
                 return
 
@@ -80,7 +82,7 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
     if error is None:
         future.set_result(result)
     elif isinstance(error, StopIteration):
-        # A future refuses StopIteration; inside a coroutine it would turn into RuntimeError as well.
+        # A future refuses it, as a coroutine would.
         future.set_exception(RuntimeError("handler raised StopIteration"))
     else:
         future.set_exception(error)
@@ -95,22 +97,23 @@ class ThreadPool:
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
         self._queue: deque[asyncio.Future[Worker]] = deque()
+        """Who waits for a thread, oldest first."""
         self._busy = 0
         self._threads = 0
 
     @property
     def threads(self) -> int:
-        """Threads alive now, idle ones included."""
+        """Threads alive now, idle ones included, abandoned ones not."""
         return self._threads
 
     async def lease(self) -> Worker:
         """A thread of one's own until `release`; waits while all are busy."""
         with self._lock:
             worker = self._take()
-        if worker is not None:
-            return worker
-        future: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
-        self._queue.append(future)
+            if worker is not None:
+                return worker
+            future: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
+            self._queue.append(future)
         try:
             return await future
         except asyncio.CancelledError:
@@ -127,11 +130,12 @@ class ThreadPool:
 
     def abandon(self, worker: Worker) -> None:
         """Stop counting a thread whose handler does not return; it ends when the handler does."""
-        worker.abandoned = True
-        worker.end()
         with self._lock:
-            self._busy -= 1
+            worker.abandoned = True
+            if not worker.waits:
+                self._busy -= 1
             self._threads -= 1
+        worker.end()
         self._serve_queue()
 
     def close(self) -> None:
@@ -141,6 +145,26 @@ class ThreadPool:
             self._threads -= len(idle)
         for worker in idle:
             worker.end()
+
+    def retire(self, worker: Worker) -> bool:
+        """True when *worker* is idle and may end; its own thread asks."""
+        with self._lock:
+            if worker not in self._idle:
+                return False
+            self._idle.remove(worker)
+            self._threads -= 1
+            return True
+
+    def wait(self, worker: Worker, waits: bool) -> None:
+        """*worker*'s job begins or ends to wait for a reply; its own thread says so."""
+        with self._lock:
+            if worker.abandoned:
+                return
+            worker.waits = waits
+            self._busy += -1 if waits else 1
+            asked_for = waits and bool(self._queue)
+        if asked_for:
+            self._inbox.post(self._serve_queue)
 
     def _take(self) -> Worker | None:
         if self._idle:
@@ -153,30 +177,15 @@ class ThreadPool:
         return Worker(self, self._inbox)
 
     def _serve_queue(self) -> None:
-        while self._queue:
+        while True:
             with self._lock:
-                worker = self._take()
-            if worker is None:
-                return
-            future = self._queue.popleft()
-            if future.cancelled():
-                self.release(worker)
-            else:
-                future.set_result(worker)
-
-    def _retire(self, worker: Worker) -> bool:
-        with self._lock:
-            if worker not in self._idle:
-                return False
-            self._idle.remove(worker)
-            self._threads -= 1
-            return True
-
-    def _waiting(self, change: int) -> None:
-        with self._lock:
-            self._busy -= change
-        if change > 0 and self._queue:
-            self._inbox.post(self._serve_queue)
+                while self._queue and self._queue[0].cancelled():
+                    self._queue.popleft()
+                worker = self._take() if self._queue else None
+                if worker is None:
+                    return
+                future = self._queue.popleft()
+            future.set_result(worker)
 
 
 class waiting:
@@ -186,9 +195,9 @@ class waiting:
 
     def __enter__(self) -> None:
         self._worker: Worker | None = getattr(_here, "worker", None)
-        if self._worker is not None and not self._worker.abandoned:
-            self._worker._pool._waiting(1)
+        if self._worker is not None:
+            self._worker.pool.wait(self._worker, True)
 
     def __exit__(self, *exc: object) -> None:
-        if self._worker is not None and not self._worker.abandoned:
-            self._worker._pool._waiting(-1)
+        if self._worker is not None:
+            self._worker.pool.wait(self._worker, False)

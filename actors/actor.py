@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from weakref import WeakKeyDictionary
 
 from actors.errors import InvalidArgument, nearest
 from actors.exit import Exit, Terminated
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 HOOKS = frozenset({"on_start", "on_stop", "on_terminated"})
 RESERVED = frozenset(
-    ["ask", "tell", "stream", "options", "stop", "kill", "pinned", "is_alive", "wait_started", "wait_stopped", "member", "broadcast", "name"]
+    {"ask", "tell", "stream", "options", "stop", "kill", "pinned", "is_alive", "wait_started", "wait_stopped"}
+    | {"member", "broadcast", "name"}
 )
 """Names that mean something on a `Ref`, so that no message can have them."""
 
@@ -57,11 +59,8 @@ class Actor:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name, value in vars(cls).items():
-            if name in RESERVED and inspect.isfunction(value):
-                raise InvalidArgument(
-                    f"{cls.__name__}.{name}: the name {name!r} is taken by Ref; choose another"
-                )
+        for name in sorted(RESERVED & _functions(cls).keys()):
+            raise InvalidArgument(f"{cls.__name__}.{name}: the name {name!r} is taken by Ref; choose another")
         _check_defaults(cls)
 
 
@@ -85,7 +84,7 @@ class Method:
         return None
 
 
-_tables: dict[type, dict[str, Method]] = {}
+_tables: WeakKeyDictionary[type, dict[str, Method]] = WeakKeyDictionary()
 
 
 def methods_of(cls: type) -> dict[str, Method]:
@@ -115,10 +114,16 @@ def timer_methods_of(cls: type) -> dict[str, Method]:
     }
 
 
+def hook_of(cls: type, name: str) -> Method:
+    """One of the hooks, as a method to run."""
+    function = getattr(cls, name)
+    return Method(name, function, _kind_of(function))
+
+
 def _functions(cls: type) -> dict[str, Method]:
     found: dict[str, Method] = {}
     for base in reversed(cls.__mro__):
-        if base is object or base is Actor or not issubclass(base, object):
+        if base is object or base is Actor:
             continue
         for name, value in vars(base).items():
             if inspect.isfunction(value):

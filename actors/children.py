@@ -93,7 +93,7 @@ class Children:
         cell.start(start_timeout, incarnation)
 
     def halt(self, child_id: str, exit: Exit, shutdown: float, *, keep_mailbox: bool) -> None:
-        """End a child's current life within *shutdown* seconds (0: at once, no `on_stop`); `stopped` reports it."""
+        """End a child's life within *shutdown* seconds (0: at once, no `on_stop`); `stopped` reports it."""
         cell = self._cell_by_id.get(child_id)
         if cell is None or cell.state in ("down", "ended"):
             self._reports.stopped(child_id, exit)

@@ -4,8 +4,9 @@ Contexts: what an actor knows about itself and may ask of the runtime, as `self.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from actors._message import current_message
 from actors.actor import timer_methods_of
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from actors._life import Life
     from actors.system import ActorSystem
 
+A = TypeVar("A")
+P = ParamSpec("P")
+
 
 class Context:
     """One life of one actor, seen from inside. Belongs to that life: a restart makes a new one."""
@@ -28,6 +32,8 @@ class Context:
     def __init__(self, life: Life) -> None:
         self._life = life
         self._log: Any = None
+
+    # -- who and when ----------------------------------------------------------------
 
     @property
     def ref(self) -> Ref[Any]:
@@ -54,19 +60,15 @@ class Context:
     def sender(self) -> Ref[Any] | None:
         """Who sent the message being handled, pinned; None when no actor did."""
         message = current_message.get()
-        if message is None or message.sender is None:
-            return None
-        return message.sender if isinstance(message.sender, Ref) else message.sender.ref().pinned()
+        return message.sender_ref(self.system) if message is not None else None
 
     @property
     def deadline(self) -> Deadline | None:
         """When the answer to the message being handled is due; None when never."""
         message = current_message.get()
-        return (
-            Deadline(message.deadline_at)
-            if message is not None and message.deadline_at != float("inf")
-            else None
-        )
+        if message is None or message.deadline_at == math.inf:
+            return None
+        return Deadline(message.deadline_at, self.system.clock.now)
 
     @property
     def log(self) -> Any:
@@ -82,7 +84,9 @@ class Context:
         """The system of this process."""
         return self._cell.system
 
-    def spawn(self, cls: type, /, *args: Any, **kwargs: Any) -> Ref[Any]:
+    # -- other actors ------------------------------------------------------------------
+
+    def spawn(self, cls: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Ref[A]:
         """
         Start a temporary child and return at once.
 
@@ -101,26 +105,32 @@ class Context:
 
         At once for what has ended already or never was. Watching twice is watching once.
         """
-        self._cell.system._watch(self._life, ref)
+        self.system._watches.begin(self._life, ref)
 
     def unwatch(self, ref: Ref[Any]) -> None:
         """Undo `watch`; a notice that waits in the mailbox is dropped too."""
-        self._cell.system._unwatch(self._life, ref)
+        self.system._watches.end(self._life, ref)
 
     def service(self, name: str) -> Any:
-        """The service *name* of this actor's app. `NotFound` at once for an unknown one, or without an app."""
-        return self._cell.system.service(name)
+        """The service *name* of this actor's app. `NotFound` at once when there is none."""
+        return self.system.service(name)
+
+    # -- itself ------------------------------------------------------------------------
 
     def after(self, delay: float, method: Any, /, *args: Any) -> TimerHandle:
-        """Send *method* (bound method or name, private ones too) to oneself in *delay* seconds. Ends with this life."""
+        """
+        Send *method* (bound method or name, private ones too) to oneself in *delay* seconds.
+
+        A timer belongs to this life and ends with it.
+        """
         return self._start_timer(None, delay, None, method, args)
 
     def every(self, period: float, method: Any, /, *args: Any) -> TimerHandle:
-        """Send *method* to oneself every *period* seconds. A tick still waiting in the mailbox is not sent twice."""
+        """Send *method* to oneself every *period* seconds. A tick that still waits is not sent twice."""
         return self._start_timer(None, period, period, method, args)
 
     def serve_early(self) -> None:
-        """Take messages from now on although `on_start` has not returned: for supervisors, which start others in it."""
+        """Take messages from now on although `on_start` has not returned: supervisors start others in it."""
         self._life.serves_early = True
         self._cell.serve()
 
@@ -132,15 +142,17 @@ class Context:
     def _cell(self) -> Cell:
         return self._life.cell
 
-    def _spawn(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any], **options: Any) -> Ref[Any]:
-        return self._cell.system._spawn(cls, args, kwargs, parent=self._life, **options)
+    def _spawn(self, cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any], **options: Any) -> Ref[Any]:
+        return self.system._spawn(cls, args, kwargs, parent=self._life, **options)
 
     def _start_timer(
         self, key: Any, delay: float, period: float | None, method: Any, args: tuple[Any, ...]
     ) -> TimerHandle:
-        for name, value in (("delay", delay), ("period", period)):
-            if value is not None and not (isinstance(value, (int, float)) and value >= 0):
-                raise InvalidArgument(f"{name}={value!r} must be seconds, 0 or more")
+        word = "delay" if period is None else "period"
+        if isinstance(delay, bool) or not isinstance(delay, (int, float)) or not 0 <= delay < math.inf:
+            raise InvalidArgument(f"{word}={delay!r} must be seconds, 0 or more")
+        if period == 0:
+            raise InvalidArgument(f"period={period!r} must be above 0")
         name = method_name(method)
         known = timer_methods_of(self._cell.cls)
         if name not in known:
@@ -149,7 +161,7 @@ class Context:
             )
         if self._life.is_over:
             raise ActorStopped(f"{self.name} has ended; it can start no timers")
-        return self._life.start_timer(key, delay, period, name, args)
+        return self._life.timers.start(key, delay, period, known[name], args)
 
 
 class ContextOptions:
@@ -165,7 +177,7 @@ class ContextOptions:
         self._context = context
         self._options = options
 
-    def spawn(self, cls: type, /, *args: Any, **kwargs: Any) -> Ref[Any]:
+    def spawn(self, cls: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Ref[A]:
         """`Context.spawn` with these options."""
         options = {name: value for name, value in self._options.items() if name != "key"}
         return self._context._spawn(cls, args, kwargs, **options)

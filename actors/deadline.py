@@ -8,16 +8,18 @@ travels what remains of it.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 
 class Deadline:
-    """The instant by which an answer is due. Frozen by convention, cheap, comparable by `at`."""
+    """The instant by which an answer is due."""
 
-    __slots__ = ("at",)
+    __slots__ = ("_now", "at")
 
-    def __init__(self, at: float) -> None:
+    def __init__(self, at: float, now: Callable[[], float] = time.monotonic) -> None:
         self.at = at
         """Monotonic instant, seconds."""
+        self._now = now
 
     @classmethod
     def after(cls, timeout: float) -> Deadline:
@@ -26,12 +28,12 @@ class Deadline:
 
     def remaining(self) -> float:
         """Seconds left, never negative."""
-        return max(0.0, self.at - time.monotonic())
+        return max(0.0, self.at - self._now())
 
     @property
     def expired(self) -> bool:
         """True once nothing is left."""
-        return self.at <= time.monotonic()
+        return self.at <= self._now()
 
     def __repr__(self) -> str:
         return f"Deadline({self.remaining():.3f} s left)"

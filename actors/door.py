@@ -11,28 +11,14 @@ import json
 import time
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
-from types import TracebackType
 from typing import Any
 
 from actors._peers import Peer
-from actors.errors import ActorError, DeadlineExceeded, SerializationError, Unavailable
+from actors.address import host_id_of
+from actors.errors import DeadlineExceeded, SerializationError, Unavailable
+from actors.foreign import ForeignError
 from actors.transport import open_nng
 from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelope, envelopes
-
-
-class ForeignError(ActorError):
-    """
-    An error of the far side as a door gets it: text, type and status, no pickle.
-
-    `type_name` is the class as the far side knew it, `is_ours` tells the runtime's errors from the user's.
-    """
-
-    def __init__(self, plain: dict[str, Any]) -> None:
-        super().__init__(plain["message"])
-        self.type_name = plain["type"]
-        self.status = plain["status"]
-        self.is_ours = plain["ours"]
-        self.may_have_run = plain["may_have_run"]
 
 
 class Door:
@@ -50,25 +36,25 @@ class Door:
     def __enter__(self) -> Door:
         self._transport.listen(self._receive)
         own = self._transport.address
-        self._host_id = int(own.removesuffix(".ipc")[-16:], 16)
+        self._host_id = host_id_of(own)
         self._peer = Peer(self._address, self._transport.link, self._sealer, own, self._lost)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self._peer is not None:
             self._peer.lose()
         self._transport.close()
 
     def ask(self, actor: str, method: str, *args: Any, timeout: float | None = 5.0) -> Any:
-        """The value of a call, within *timeout* seconds. `ForeignError`, `Unavailable`, `DeadlineExceeded`."""
+        """The value of a call in *timeout* seconds; `ForeignError`, `Unavailable`, `DeadlineExceeded`."""
         call_id = self._send(actor, method, args, timeout)
         answer = self._next(call_id, timeout, method)
         if answer.kind != Kind.VALUE:
             raise SerializationError(f"{actor}.{method}() is a stream, not a value")
-        return json.loads(answer.body)
+        return json.loads(bytes(answer.body))
 
     def stream(self, actor: str, method: str, *args: Any, timeout: float | None = None) -> Iterator[Any]:
-        """The items of a stream; *timeout* is between two of them. Leaving it early ends it at the far side."""
+        """The items of a stream; *timeout* is between two. Leaving it early ends it at the far side."""
         call_id = self._send(actor, method, args, timeout)
         ended = False
         try:
@@ -77,7 +63,7 @@ class Door:
                 if answer.kind == Kind.END:
                     ended = True
                     return
-                yield json.loads(answer.body)
+                yield json.loads(bytes(answer.body))
         finally:
             if not ended and self._peer is not None:
                 self._put(envelope(Kind.CANCEL, Codec.JSON, call_id, b""))
@@ -105,7 +91,7 @@ class Door:
                 raise Unavailable(f"{method}(): the process is gone ({news})", reason=news)
             if news.call_id == call_id:
                 if news.kind in (Kind.ERROR, Kind.REFUSED_ASK):
-                    raise ForeignError(json.loads(news.body))
+                    raise ForeignError(json.loads(bytes(news.body)))
                 return news
 
     def _receive(self, frames: list[bytes]) -> None:

@@ -39,10 +39,11 @@ class ActorError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Subclasses take other arguments than BaseException.args holds, so an
         # error is rebuilt without its constructor: text and attributes as they were.
-        return _rebuild, (type(self), self.args, self.__dict__.copy())
+        return rebuilt, (type(self), self.args, self.__dict__.copy())
 
 
-def _rebuild(cls: type[ActorError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ActorError:
+def rebuilt(cls: type[ActorError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ActorError:
+    """An error as it was somewhere else, made without its constructor."""
     error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(attributes)
@@ -65,6 +66,8 @@ class Unavailable(ActorError):
     """
 
     status = "UNAVAILABLE"
+    may_have_run = True
+    reason = ""
 
     def __init__(self, message: str = "unavailable", *, may_have_run: bool = True, reason: str = "") -> None:
         super().__init__(message)
@@ -73,7 +76,7 @@ class Unavailable(ActorError):
 
 
 class ServiceFailed(Unavailable):
-    """The service's supervisor gave up; nothing of the call ran. An operator's `reset` revives the service."""
+    """The service's supervisor gave up; the call never ran. An operator's `reset` revives the service."""
 
     def __init__(self, message: str = "service failed", *, reason: str = "") -> None:
         super().__init__(message, may_have_run=False, reason=reason)
@@ -107,6 +110,7 @@ class AlreadyStarted(ActorError):
     """That name runs already; `ref` is who has it (None when it is not of this process)."""
 
     status = "ALREADY_EXISTS"
+    ref: Any = None
 
     def __init__(self, message: str = "already started", ref: Any = None) -> None:
         super().__init__(message)

@@ -109,7 +109,7 @@ class ThreadAbandoned(Event):
 
 
 def log_sink(event: Event) -> None:
-    """Log crashes, dead letters, rejected frames and unread failures; ignore the ordinary course of things."""
+    """Log crashes, dead letters, rejected frames and unread failures; ignore the ordinary course."""
     if isinstance(event, ActorExited):
         if event.exit.is_clean:
             return

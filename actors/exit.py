@@ -30,6 +30,12 @@ class Exit:
         if self.kind not in EXIT_KINDS:
             raise InvalidArgument(f"Exit kind={self.kind!r} is unknown{nearest(str(self.kind), EXIT_KINDS)}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # It must reach whoever asks why, also a process that lacks the user's classes.
+        from actors.pickling import portable
+
+        return _unpickled, (self.kind, portable(self.detail))
+
     @property
     def is_clean(self) -> bool:
         """True for `normal` and `shutdown`."""
@@ -41,6 +47,12 @@ class Exit:
         if isinstance(self.detail, BaseException):
             return f"{self.kind} ({type(self.detail).__name__}: {self.detail})"
         return f"{self.kind} ({self.detail})"
+
+
+def _unpickled(kind: ExitKind, detail: Any) -> Exit:
+    from actors.pickling import unpacked
+
+    return Exit(kind, unpacked(detail))
 
 
 @dataclass(frozen=True, slots=True)

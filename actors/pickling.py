@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import pickle
 import traceback
-from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from actors.errors import ActorError, SerializationError
 
 loads = pickle.loads
+
+_LONGEST_CHAIN = 8
+"""Causes of an exception that travel with it; the traceback text names all."""
 
 
 def dumps(value: Any) -> bytes:
@@ -45,13 +48,12 @@ def encode_call(
     try:
         return dumps(message)
     except Exception as error:
-        for place, value in [
-            *((f"argument {n}", arg) for n, arg in enumerate(args, 1)),
-            *((f"argument {name!r}", arg) for name, arg in kwargs.items()),
-        ]:
+        places = [(f"argument {number}", value) for number, value in enumerate(args, 1)]
+        places += [(f"argument {name!r}", value) for name, value in kwargs.items()]
+        for place, value in places:
             if (reason := _why_not(value)) is not None:
                 raise SerializationError(
-                    f"{place} of {target}.{method}() cannot be pickled: {_shown(value)} ({reason})"
+                    f"{place} of {target}.{method}() cannot be pickled: {shown(value)} ({reason})"
                 ) from error
         raise SerializationError(
             f"the arguments of {target}.{method}() cannot be pickled: {error}"
@@ -66,13 +68,17 @@ def _why_not(value: Any) -> str | None:
     return None
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
+def shown(value: Any) -> str:
+    """A short text of any value, for messages; never raises."""
+    try:
+        text = repr(value)
+    except Exception as error:
+        text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 class RemoteTraceback(Exception):
-    """The traceback of the process where an exception was raised, as text; stands below the user's own chain."""
+    """The traceback of the process where an exception was raised, as text; the bottom of its chain."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -82,11 +88,15 @@ class RemoteTraceback(Exception):
         return f"\n\n{self.text}"
 
 
-def encode_error(error: BaseException) -> tuple[Any, ...]:
-    """An exception and its chain of causes as plain data: `(chain, traceback text)`."""
-    chain = []
+Encoded = tuple[list[tuple[str, str, bytes | None]], str]
+"""An exception and its causes, outermost first, each as name, text and pickle; and the traceback text."""
+
+
+def encode_error(error: BaseException) -> Encoded:
+    """An exception and its chain of causes as plain data."""
+    chain: list[tuple[str, str, bytes | None]] = []
     current: BaseException | None = error
-    while current is not None and len(chain) < 8:
+    while current is not None and len(chain) < _LONGEST_CHAIN:
         if isinstance(current, RemoteTraceback):
             break
         chain.append(_encode_one(current))
@@ -97,20 +107,24 @@ def encode_error(error: BaseException) -> tuple[Any, ...]:
 def _encode_one(error: BaseException) -> tuple[str, str, bytes | None]:
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     try:
+        text = str(error)
+    except Exception:
+        text = shown(error)
+    try:
         data = dumps(error)
         # Many exceptions pickle and then fail to unpickle (constructors with other
         # arguments than `args` holds): better found here than by the caller.
         loads(data)
     except Exception:
-        return name, str(error), None
-    return name, str(error), data
+        return name, text, None
+    return name, text, data
 
 
-def decode_error(encoded: tuple[Any, ...]) -> BaseException:
+def decode_error(encoded: Encoded) -> BaseException:
     """The exception again, its causes below it and the remote traceback at the bottom."""
     chain, text = encoded
     errors = [_decode_one(*one) for one in chain]
-    for upper, lower in zip(errors, errors[1:], strict=False):
+    for upper, lower in pairwise(errors):
         upper.__cause__ = lower
     errors[-1].__cause__ = RemoteTraceback(text)
     return errors[0]
@@ -120,13 +134,42 @@ def _decode_one(name: str, text: str, data: bytes | None) -> BaseException:
     if data is not None:
         try:
             error = loads(data)
-            if isinstance(error, BaseException):
-                return error
         except Exception:
             pass  # told by type and text below
-    stand_in = ActorError(f"{name}: {text}")
-    stand_in.type_name = name  # type: ignore[attr-defined]
-    return stand_in
+        else:
+            if isinstance(error, BaseException):
+                return error
+    return UnpicklableError(name, text)
 
 
-Decoder = Callable[[bytes], Any]
+class UnpicklableError(ActorError):
+    """Stands for an exception that could not travel: its type's name and its text."""
+
+    def __init__(self, type_name: str, text: str) -> None:
+        super().__init__(f"{type_name}: {text}")
+        self.type_name = type_name
+
+
+def portable(value: Any) -> tuple[str, Any]:
+    """*value* so that it travels to any process; `unpacked` gives it back, or a text where it cannot."""
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return "plain", value
+    if isinstance(value, BaseException):
+        return "error", encode_error(value)
+    try:
+        return "pickle", dumps(value)
+    except Exception:
+        return "plain", shown(value)
+
+
+def unpacked(packed: tuple[str, Any]) -> Any:
+    """What `portable` packed."""
+    form, value = packed
+    if form == "error":
+        return decode_error(value)
+    if form == "pickle":
+        try:
+            return loads(value)
+        except Exception as error:
+            return f"<{type(error).__name__}: {error}>"
+    return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from actors.errors import InvalidArgument, nearest
@@ -125,16 +125,20 @@ class Ref(Generic[A]):
 
     @overload
     def stream(
-        self,
-        method: Callable[Concatenate[A, P], AsyncGenerator[R, Any]],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
+        self, method: Callable[Concatenate[A, P], AsyncIterator[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Reply[R]: ...
+    @overload
+    def stream(
+        self, method: Callable[Concatenate[A, P], Iterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Reply[R]: ...
     @overload
     def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Reply[Any]: ...
     def stream(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[Any]:
-        """Call a method that is a stream; read the reply with `async for` or `for`. The timeout (30 s) is between items."""
+        """
+        Call a method that is a stream; read the reply with `async for` or `for`, once.
+
+        The timeout (30 s) is between items. Leaving the loop early ends the stream at the far end.
+        """
         reply = self.ask(method, *args, **kwargs)
         reply._begin_reading()
         return reply
@@ -149,21 +153,25 @@ class Ref(Generic[A]):
     # -- the actor itself ------------------------------------------------------------
 
     def pinned(self) -> Ref[A]:
-        """A ref to this incarnation alone: calls to a later one fail with `ActorStopped`. The actor must be known here."""
+        """
+        A ref to this incarnation alone: calls to a later one fail with `ActorStopped`.
+
+        The actor must be known here: `InvalidArgument` for a ref made of an address and a name.
+        """
         incarnation = self._pin or self._bound()._incarnation_of(self)
         return self._with(pin=incarnation)
 
     def is_alive(self) -> Reply[bool]:
         """Whether the actor runs, or is being restarted. Never fails for one that is gone: that is False."""
-        return self._bound()._control(self, "$is_alive", (), timeout=5.0)
+        return self._control("$is_alive")
 
     def wait_started(self) -> Reply[bool]:
-        """True when `on_start` has returned, False when it said `Ignore`; fails with `StartFailed`. No deadline."""
-        return self._bound()._control(self, "$wait_started", ())
+        """True when `on_start` has returned, False when it said `Ignore`; else `StartFailed`. No deadline."""
+        return self._control("$wait_started")
 
     def wait_stopped(self) -> Reply[Exit]:
         """The exit with which the actor ended for good; at once for one that has. No deadline."""
-        return self._bound()._control(self, "$wait_stopped", ())
+        return self._control("$wait_stopped")
 
     def stop(self, kind: str = "shutdown") -> Reply[None]:
         """
@@ -172,11 +180,16 @@ class Ref(Generic[A]):
         Resolves when this life has ended. An exit like any other: a supervisor restarts the
         actor if its restart type says so.
         """
-        return self._bound()._control(self, "$stop", (str(Exit(kind).kind),))  # type: ignore[arg-type]
+        return self._control("$stop", str(Exit(kind).kind))  # type: ignore[arg-type]
 
     def kill(self) -> Reply[None]:
         """End the actor at once, without `on_stop`; the running handler is cancelled."""
-        return self._bound()._control(self, "$kill", ())
+        return self._control("$kill")
+
+    def _control(self, verb: str, *args: Any) -> Reply[Any]:
+        from actors._controls import control
+
+        return control(self._bound(), self, verb, args)
 
     # -- identity ----------------------------------------------------------------------
 

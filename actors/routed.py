@@ -34,8 +34,9 @@ class Router(Protocol):
         """
         The member for the next message; None when one has to be waited for.
 
-        *refused* names members and the processes in which they have just declined it. Raises `Unavailable` (never ran), `ServiceFailed` or
-        `NotFound` when there is nobody to wait for. Any thread.
+        *refused* names members and the processes in which they have just declined it. Raises
+        `Unavailable` (never ran), `ServiceFailed` or `NotFound` when there is nobody to wait for.
+        Any thread.
         """
 
     def begun(self, member: str) -> None:
@@ -98,7 +99,7 @@ class Routed(Generic[A]):
     @overload
     def tell(self, method: str, /, *args: Any, **kwargs: Any) -> Reply[None]: ...
     def tell(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[None]:
-        """Send *method* to one member and forget it; see `Ref.tell`. A tell is not sent twice, whatever becomes of it."""
+        """Send *method* to one member and forget it; see `Ref.tell`. It is never sent to another."""
         try:
             ref = self._router.pick(self._key, ())
             if ref is None:
@@ -126,7 +127,11 @@ class Routed(Generic[A]):
         return reply
 
     def options(self, *, timeout: float | None = _UNCHANGED, key: str | None = _UNCHANGED) -> Any:
-        """The same group with another *timeout* (seconds), or with *key*: one key, one member while membership lasts."""
+        """
+        The same group with another *timeout* (seconds), or with *key*.
+
+        One key, one member while membership lasts.
+        """
         changes: dict[str, Any] = {
             "timeout": self._timeout,
             "timeout_given": self._timeout_given,

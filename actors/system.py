@@ -2,55 +2,47 @@
 Systems: one per process. Owns the cells, routes messages, holds the process's inbox.
 
 Inside the process a message is a method call away from its mailbox: no socket, no
-pickle. To other processes it goes through `_peers`. All cells live on one event
+pickle. To other processes it goes through `_remote`. All cells live on one event
 loop; refs may be used from any thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import random
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import Context as ContextVars
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, ParamSpec, TypeVar
 
 from actors import events
 from actors._calls import Call, Calls
-from actors._cell import TEMPORARY, Cell, Owner
+from actors._cell import ENDED, TEMPORARY, Cell, Owner
 from actors._life import Life
 from actors._loop import LoopInbox, inbox_of
-from actors._message import Message, NoAnswer, current_message
+from actors._message import Message, NoAnswer, Step, current_message
+from actors._names import Names
 from actors._remote import Remote
 from actors._threads import ThreadPool
-from actors.actor import check_class
-from actors.address import split_target
+from actors._watches import Watches
+from actors.actor import Actor, check_class
+from actors.address import new_host_id, split_target
 from actors.clock import Clock, LoopClock
 from actors.directory import Directory
-from actors.errors import (
-    ActorStopped,
-    AlreadyStarted,
-    InvalidArgument,
-    NotFound,
-    Unavailable,
-    nearest,
-)
-from actors.exit import Exit, Terminated
+from actors.errors import ActorStopped, InvalidArgument, NotFound, Unavailable
+from actors.exit import Exit
 from actors.ref import Ref
-from actors.reply import Reply, failed, settled
+from actors.reply import Reply, failed
 from actors.transport import Transport
 
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
+A = TypeVar("A")
+P = ParamSpec("P")
 
-_REMEMBERED = 10_000
-"""Ended registrations whose names still say `ActorStopped` rather than `NotFound`."""
+_LONGEST_CHAIN = 32
+"""Asks of a chain of asks that travel with a message; a longer circle is not recognised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +66,10 @@ class SystemStatistics:
 
 
 class _Counts:
-    __slots__ = ("accepted", "dead_lettered", "handled", "refused")
+    __slots__ = ("accepted", "begun", "dead_lettered", "handled", "refused")
 
     def __init__(self) -> None:
-        self.accepted = self.handled = self.dead_lettered = self.refused = 0
+        self.accepted = self.begun = self.handled = self.dead_lettered = self.refused = 0
 
 
 _systems: list[ActorSystem] = []
@@ -121,18 +113,21 @@ class ActorSystem:
         self._foreign = foreign
         """A foreign door: speaks JSON and never unpickles."""
         self._sinks: list[events.Sink] = list(sinks)
+        self._id = new_host_id()
+        """Tells this system from all others, in chains of asks."""
         self._counts = _Counts()
-        self._cells: dict[str, Cell] = {}
+        self._names = Names()
         self._top: list[Cell] = []
-        self._gone: OrderedDict[str, tuple[int, Exit]] = OrderedDict()
-        self._numbers: dict[str, itertools.count[int]] = {}
-        self._names_lock = threading.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._base_context = copy_context()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
         self._own_thread: threading.Thread | None = None
         self._remote: Remote | None = None
+        self._watches = Watches(self)
+        self._stopped: Reply[None] = Reply(self)
+        self._stopping = threading.Lock()
+        """Taken for good by the first stop."""
         self._closed = False
 
     # -- opening and closing -----------------------------------------------------------
@@ -200,33 +195,44 @@ class ActorSystem:
         _systems.append(self)
 
     def stop(self) -> Reply[None]:
-        """End all actors in reverse order of their start, each within its shutdown time, then the inbox. No deadline."""
-        done: Reply[None] = Reply()
-        if self._closed or self._loop is None:
-            done._resolve(None)
-        else:
-            self._on_loop(lambda: self._task(self._stop(done)))
-        return done
+        """
+        End all actors in reverse order of their start, each within its shutdown time, then the inbox.
 
-    async def _stop(self, done: Reply[None]) -> None:
+        No deadline. Stopping twice is stopping once.
+        """
+        if self._stopping.acquire(blocking=False):
+            if self._loop is None:
+                self._closed = True
+                self._stopped._resolve(None)
+            else:
+                self._on_loop(lambda: self._task(self._stop()))
+        return self._stopped
+
+    async def _stop(self) -> None:
         while self._top:
             await self._top[-1].stop_for_good(Exit("shutdown"))
         if self._remote is not None:
             await self._remote.flush_out()
             self._remote.close()
+        # Before the calls are failed: who adds one later looks at this afterwards.
+        self._closed = True
         for call in self._calls.waiting():
-            self._calls.fail(
-                call,
-                Unavailable(f"{call._describe()}: this process's system stopped", reason="system stopped"),
-            )
+            self._calls.fail(call, self._unreachable(call.target))
         self._calls.close()
         self._threads.close()
-        self._closed = True
         if self in _systems:
             _systems.remove(self)
-        done._resolve(None)
+        self._stopped._resolve(None)
         if self._own_thread is not None and self._loop is not None:
             self._loop.call_soon(self._loop.stop)
+
+    def _unreachable(self, ref: Ref[Any]) -> Exception:
+        """What a message is told that is sent after the end."""
+        cell = ref._cell
+        if cell is not None:
+            return cell.gone()
+        text = f"{ref._name} cannot be reached: this process's system stopped"
+        return Unavailable(text, may_have_run=False, reason="system stopped")
 
     # -- what users call ---------------------------------------------------------------
 
@@ -235,7 +241,7 @@ class ActorSystem:
         """Where this process listens; empty without `listen=True`."""
         return self._remote.address if self._remote is not None else ""
 
-    def spawn(self, cls: type, /, *args: Any, **kwargs: Any) -> Ref[Any]:
+    def spawn(self, cls: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Ref[A]:
         """Start an actor and return at once; it is gone when it ends. Asks wait for its `on_start`."""
         return self._spawn(cls, args, kwargs)
 
@@ -247,10 +253,7 @@ class ActorSystem:
 
     def find(self, name: str) -> Ref[Any]:
         """The actor of that name in this process. `NotFound` otherwise."""
-        cell = self._cells.get(name)
-        if cell is None:
-            raise NotFound(f"no actor is named {name!r}{nearest(name, self._cells)}")
-        return cell.ref()
+        return self._names.find(name).ref()
 
     def ref(self, target: str) -> Ref[Any]:
         """A ref to `"<address>#<name>"`: whoever has that name there when a message arrives."""
@@ -265,15 +268,16 @@ class ActorSystem:
 
     def statistics(self) -> SystemStatistics:
         """Counters of this process, now."""
-        cells = list(self._cells.values())
+        counts = self._counts
+        cells = list(self._names.cells.values())
         return SystemStatistics(
             actors=len(cells),
-            accepted=self._counts.accepted,
-            handled=self._counts.handled,
-            in_progress=sum(len(cell.life.running) for cell in cells if cell.life is not None),
+            accepted=counts.accepted,
+            handled=counts.handled,
+            in_progress=counts.begun - counts.handled,
             in_mailbox=sum(len(cell.mailbox) for cell in cells),
-            dead_lettered=self._counts.dead_lettered,
-            refused=self._counts.refused,
+            dead_lettered=counts.dead_lettered,
+            refused=counts.refused,
             pending_asks=len(self._calls),
             rejected_frames=self._remote.rejected_frames if self._remote is not None else 0,
             threads=self._threads.threads,
@@ -292,7 +296,7 @@ class ActorSystem:
 
     def _spawn(
         self,
-        cls: type,
+        cls: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
@@ -304,11 +308,13 @@ class ActorSystem:
         check_class(cls, args, kwargs)
         if self._loop is None or self._closed:
             raise ActorStopped("this ActorSystem is not open")
+        if parent is None and self._stopping.locked():
+            raise ActorStopped("this ActorSystem is stopping")
         if parent is not None and parent.is_over:
             raise ActorStopped(f"{parent.cell.name} has ended; it can start no children")
         if name is None:
-            name = self._next_name(cls, parent)
-        if parent is not None:
+            name = self._names.invent(cls.__name__.lower(), parent)
+        elif parent is not None:
             name = f"{parent.cell.name}/{name}"
         cell = self._register(
             name, cls, args, kwargs, parent=parent, mailbox=mailbox, concurrency=concurrency
@@ -316,15 +322,10 @@ class ActorSystem:
         self._on_loop(cell.start)
         return cell.ref()
 
-    def _next_name(self, cls: type, parent: Life | None) -> str:
-        base = cls.__name__.lower()
-        scope = f"{parent.cell.name}/{base}" if parent is not None else base
-        return f"{base}-{next(self._numbers.setdefault(scope, itertools.count(1)))}"
-
     def _register(
         self,
         name: str,
-        cls: type,
+        cls: type[Actor],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
@@ -337,14 +338,14 @@ class ActorSystem:
         incarnation: int = 0,
         roams: bool = False,
     ) -> Cell:
-        """Take a name for a new cell. `AlreadyStarted` when it is taken, `InvalidArgument` for wrong options."""
+        """Take a name for a new cell. `AlreadyStarted` when it is taken, `InvalidArgument` for options."""
         for option, value in (("mailbox", mailbox), ("concurrency", concurrency)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InvalidArgument(f"{option}={value!r} must be an integer of at least 1")
         if not isinstance(name, str) or not name:
             raise InvalidArgument(f"name={name!r} must be a word")
         if shutdown is None:
-            shutdown = math.inf if getattr(cls, "is_supervisor", False) else 5.0
+            shutdown = math.inf if cls.is_supervisor else 5.0
         cell = Cell(
             self,
             name,
@@ -354,29 +355,20 @@ class ActorSystem:
             kwargs,
             parent=parent,
             owner=owner,
-            mailbox=mailbox or cls.mailbox,  # type: ignore[attr-defined]
-            concurrency=concurrency or cls.concurrency,  # type: ignore[attr-defined]
+            mailbox=mailbox or cls.mailbox,
+            concurrency=concurrency or cls.concurrency,
             shutdown=shutdown,
             incarnation=incarnation,
             roams=roams,
         )
-        with self._names_lock:
-            taken = self._cells.get(name)
-            if taken is not None:
-                raise AlreadyStarted(f"{name} is running already", taken.ref())
-            self._cells[name] = cell
+        self._names.take(cell)
         (self._top if parent is None else parent.children).append(cell)
         return cell
 
     def _ended(self, cell: Cell) -> None:
-        if self._cells.get(cell.name) is cell:
-            del self._cells[cell.name]
+        self._names.free(cell)
         if cell in self._top:
             self._top.remove(cell)
-        self._gone[cell.name] = (cell.uid, cell.exit or Exit("normal"))
-        self._gone.move_to_end(cell.name)
-        while len(self._gone) > _REMEMBERED:
-            self._gone.popitem(last=False)
 
     # -- sending -----------------------------------------------------------------------
 
@@ -392,50 +384,94 @@ class ActorSystem:
     def _set_deadline(self, call: Call, ref: Ref[Any], sender: Message | None) -> None:
         if ref._timeout is not None:
             call.deadline_at = self.clock.now() + ref._timeout
-        if sender is not None and sender.deadline_at < call.deadline_at and not ref._detached:
-            call.deadline_at = sender.deadline_at
-            call.timeout = None
+        if sender is not None:
+            call.asker = sender
+            if not ref._detached:
+                call.bound_at = sender.deadline_at
+                if sender.deadline_at < call.deadline_at:
+                    call.deadline_at = sender.deadline_at
+                    call.timeout = None
 
     def _dispatch(
         self, call: Call, ref: Ref[Any], args: tuple[Any, ...], kwargs: dict[str, Any], sender: Message | None
     ) -> None:
         """Send a registered call to where *ref* lives."""
-        cell = ref._cell
-        if cell is None:
-            try:
-                cell = self._locate(ref)
-            except Exception as error:
-                self._calls.refuse(call, error)
-                return
-        if isinstance(cell, str):
-            assert self._remote is not None
-            call.peer = None
-            self._remote.ask(call, cell, ref, args, kwargs, sender)
+        try:
+            place = self._place(ref)
+        except Exception as error:
+            self._calls.refuse(call, error)
             return
+        chain: tuple[Step, ...] = ()
+        if sender is not None:
+            step = Step(self._id, call.call_id, f"{ref._name}.{call.method}()")
+            chain = (*sender.chain[1 - _LONGEST_CHAIN :], step)
+        if isinstance(place, str):
+            assert self._remote is not None
+            self._remote.ask(call, place, ref, args, kwargs, sender, chain)
+        else:
+            life = sender.life if sender is not None else None
+            message = Message(call.method, args, kwargs, call, life, call.deadline_at)
+            message.pin = ref._pin
+            message.chain = chain
+            call.message = message
+            call.target = ref
+            self._on_loop(self._deliver, place, message)
+        if self._closed:
+            self._calls.fail(call, self._unreachable(ref))
+
+    def _tell(self, ref: Ref[Any], method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reply[None]:
+        sender = current_message.get()
+        try:
+            place = self._place(ref)
+        except Exception as error:
+            return self._lost_tell(ref, method, sender, error)
+        if isinstance(place, str):
+            assert self._remote is not None
+            return self._remote.tell(place, ref, method, args, kwargs, sender)
+        reply: Reply[None] = Reply(self)
         message = Message(
-            method=call.method,
-            args=args,
-            kwargs=kwargs,
-            answer=call,
-            sender=sender.cell if sender is not None else None,
-            deadline_at=call.deadline_at,
+            method, args, kwargs, _TellAnswer(reply), sender.life if sender is not None else None
         )
         message.pin = ref._pin
-        call.message = message
-        call.target = ref
-        if threading.get_ident() == self._loop_thread:
-            self._deliver(cell, message, ref)
-        else:
-            self._inbox.post(self._deliver, cell, message, ref)
+        self._on_loop(self._deliver_tell, place, message, reply)
+        if self._closed:
+            reply._reject(self._unreachable(ref))
+        return reply
 
-    def _locate(self, ref: Ref[Any]) -> Any:
-        """The cell a ref means, or the address of the process that has it."""
+    def _deliver(self, cell: Cell, message: Message) -> None:
+        if message.pin and message.pin < cell.incarnation:
+            cell.refuse_pin(message)
+        else:
+            cell.deliver(message)
+
+    def _deliver_tell(self, cell: Cell, message: Message, reply: Reply[None]) -> None:
+        self._deliver(cell, message)
+        message.answer = None  # taken, or refused by now: what becomes of it is nobody's business
+        reply._resolve(None)
+
+    def _lost_tell(
+        self, ref: Ref[Any], method: str, sender: Message | None, error: BaseException
+    ) -> Reply[None]:
+        name = sender.cell.name if sender is not None and sender.cell is not None else None
+        self._on_loop(self._refuse_unreached, ref._name, name, method, error)
+        return failed(error)
+
+    def _refuse_unreached(self, target: str, sender: str | None, method: str, error: BaseException) -> None:
+        """Account for a message that found no cell; loop thread only."""
+        self._counts.refused += 1
+        self._emit(events.DeadLettered(target, sender, method, type(error).__name__))
+
+    # -- where actors live ---------------------------------------------------------------
+
+    def _place(self, ref: Ref[Any]) -> Cell | str:
+        """The cell a ref means, or the address of the process that has it; raises when there is neither."""
+        cell = ref._cell
+        if cell is not None and not (cell.roams and cell.state == ENDED):
+            return cell
         home = ref._home
-        if not home:
-            if self.directory is None:
-                return self._cell_of(ref._name, ref._uid)
+        if not home and self.directory is not None:
             home = self.directory.locate(ref._name, ref._uid)
-        if home == self.address:
+        if not home or home == self.address:
             return self._cell_of(ref._name, ref._uid)
         if self._remote is None:
             raise Unavailable(
@@ -446,96 +482,10 @@ class ActorSystem:
         return home
 
     def _cell_of(self, name: str, uid: int) -> Cell:
-        cell = self._cells.get(name)
-        if cell is not None and uid in (0, cell.uid):
-            return cell
-        gone = self._gone.get(name)
-        if cell is not None or (gone is not None and uid in (0, gone[0])):
-            exit = gone[1] if gone is not None else None
-            raise ActorStopped(f"{name} has ended" + (f" ({exit})" if exit is not None else ""))
-        raise NotFound(f"no actor is named {name!r}{nearest(name, self._cells)}")
-
-    def _deliver(self, cell: Cell, message: Message, ref: Ref[Any]) -> None:
-        if message.pin and message.pin < cell.incarnation:
-            cell._refuse(
-                message, "incarnation over", ActorStopped(f"incarnation {message.pin} of {cell.name} is over")
-            )
-        else:
-            cell.deliver(message)
-
-    def _tell(self, ref: Ref[Any], method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reply[None]:
-        sender = current_message.get()
-        try:
-            cell = ref._cell or self._locate(ref)
-        except Exception as error:
-            return self._lost_tell(ref, method, sender, error)
-        if isinstance(cell, str):
-            assert self._remote is not None
-            return self._remote.tell(cell, ref, method, args, kwargs, sender)
-        message = Message(method, args, kwargs, None, sender.cell if sender is not None else None)
-        message.is_tell = True
-        message.pin = ref._pin
-        reply: Reply[None] = Reply()
-        message.answer = _TellAnswer(reply)
-        if threading.get_ident() == self._loop_thread:
-            self._deliver_tell(cell, message, ref, reply)
-        else:
-            self._inbox.post(self._deliver_tell, cell, message, ref, reply)
-        return reply
-
-    def _deliver_tell(self, cell: Cell, message: Message, ref: Ref[Any], reply: Reply[None]) -> None:
-        self._deliver(cell, message, ref)
-        reply._resolve(None)  # nothing happens when it was refused
-
-    def _lost_tell(
-        self, ref: Ref[Any], method: str, sender: Message | None, error: BaseException
-    ) -> Reply[None]:
-        self._counts.refused += 1
-        name = sender.cell.name if sender is not None and sender.cell is not None else None
-        self._emit(events.DeadLettered(ref._name, name, method, type(error).__name__))
-        return failed(error)
-
-    def _caller_gone(self, call: Call) -> None:
-        """A call ended here by cancel or deadline: tell the far end."""
-        if call.message is not None:
-            message = call.message
-            if message.cell is not None:
-                self._on_loop(message.cell.cancel, message)
-            else:
-                message.cancelled = "caller"
-        elif call.peer is not None and self._remote is not None:
-            self._remote.cancel(call)
-
-    def _send_back(self, peer: Any, kind: int, codec: int, call_id: int, body: bytes) -> None:
-        assert self._remote is not None
-        self._remote.send_back(peer, kind, codec, call_id, body)
-
-    # -- controls: what overtakes every user message -----------------------------------------
-
-    def _control(
-        self, ref: Ref[Any], verb: str, args: tuple[Any, ...], timeout: float | None = None
-    ) -> Reply[Any]:
-        """Carry out a verb of `_CONTROLS` where the actor lives. Orders inherit no deadline."""
-        plain = ref._with(timeout=timeout, timeout_given=True, detached=timeout is None)
-        try:
-            place = ref._cell or self._locate(ref)
-        except Exception as error:
-            return _absent(verb, error)
-        if isinstance(place, str):
-            return self._ask(plain, verb, args, {})
-        reply: Reply[Any] = Reply()
-        self._on_loop(self._carry_out, place, verb, args, ref._pin, reply)
-        return reply
-
-    def _carry_out(self, cell: Cell, verb: str, args: tuple[Any, ...], pin: int, reply: Reply[Any]) -> None:
-        if pin and pin != cell.incarnation:
-            outcome = _absent(verb, ActorStopped(f"incarnation {pin} of {cell.name} is over"))
-        else:
-            outcome = _CONTROLS[verb](cell, *args)
-        outcome.add_done_callback(partial(_copy, reply))
+        return self._names.cell_of(name, uid)
 
     def _incarnation_of(self, ref: Ref[Any]) -> int:
-        place = ref._cell or self._locate(ref)
+        place = self._place(ref)
         if isinstance(place, Cell):
             return place.incarnation
         if self.directory is None or ref._home:
@@ -547,69 +497,22 @@ class ActorSystem:
             return ""  # the directory knows where it lives after the next restart
         return self.address
 
-    # -- watching ----------------------------------------------------------------------
+    def _caller_gone(self, call: Call) -> None:
+        """A call ended here by cancel or deadline: tell the far end."""
+        if call.message is not None:
+            self._on_loop(_withdraw, call.message)
+        elif call.peer is not None and self._remote is not None:
+            self._remote.cancel(call)
 
-    def _watch(self, life: Life, ref: Ref[Any]) -> None:
-        self._on_loop(self._begin_watch, life, ref)
-
-    def _begin_watch(self, life: Life, ref: Ref[Any]) -> None:
-        if life.watches is None:
-            life.watches = {}
-        key = (ref._name, ref._uid)
-        if key in life.watches or life.is_over:
-            return
-        notify = partial(self._watched_ended, life, key)
-        try:
-            place = ref._cell or self._locate(ref)
-        except Exception as error:
-            life.watches[key] = lambda: None
-            exit = Exit("not_found") if not isinstance(error, Unavailable) else Exit("killed", error.reason)
-            notify(Terminated(ref, exit))
-            return
-        if isinstance(place, Cell):
-            life.watches[key] = self._watch_cell(place, (life, key), notify, ref)
-        elif not ref._home and self.directory is not None:
-            life.watches[key] = self.directory.watch(
-                ref._name, ref._uid, lambda exit: notify(Terminated(ref, exit))
-            )
-        else:
-            assert self._remote is not None
-            life.watches[key] = self._remote.watch(place, ref, notify)
-
-    def _watch_cell(
-        self, cell: Cell, key: Any, notify: Callable[[Terminated], None], ref: Ref[Any]
-    ) -> Callable[[], None]:
-        if cell.state == "ended":
-            notify(Terminated(ref, Exit("not_found")))
-            return lambda: None
-        if cell.watchers is None:
-            cell.watchers = {}
-        watchers = cell.watchers
-        watchers[key] = notify
-        return lambda: watchers.pop(key, None)
-
-    def _watched_ended(self, life: Life, key: Any, terminated: Terminated) -> None:
-        if life.watches is not None and life.watches.pop(key, None) is not None and life.cell.life is life:
-            life.cell.notify(terminated)
-
-    def _unwatch(self, life: Life, ref: Ref[Any]) -> None:
-        self._on_loop(self._end_watch, life, (ref._name, ref._uid))
-
-    def _end_watch(self, life: Life, key: Any) -> None:
-        undo = (life.watches or {}).pop(key, None)
-        if undo is not None:
-            undo()
-
-    def _forget_watches(self, life: Life) -> None:
-        watches, life.watches = life.watches, None
-        for undo in (watches or {}).values():
-            undo()
+    def _send_back(self, peer: Any, kind: int, codec: int, call_id: int, body: bytes) -> None:
+        assert self._remote is not None
+        self._remote.send_back(peer, kind, codec, call_id, body)
 
     # -- plumbing ------------------------------------------------------------------------
 
     def _is_loop_thread(self) -> bool:
         # Not `asyncio.get_running_loop`: it asks the kernel for the pid each time, 12 % of an ask.
-        return threading.get_ident() == self._loop_thread
+        return threading.get_ident() == self._loop_thread and not self._closed
 
     def _on_loop(self, callback: Callable[..., Any], *args: Any) -> None:
         """Run on the loop: at once when already there, else soon."""
@@ -641,15 +544,9 @@ class ActorSystem:
                         {"message": f"event sink {sink!r} failed", "exception": error}
                     )
 
-    def _dead_letter(self, target: str, message: Message, reason: str) -> None:
-        self._emit(events.DeadLettered(target, message.sender_name, message.method, reason))
-
     def _report_unread(self, event: events.ReplyUnread) -> None:
         if not self._closed:
             self._inbox.post(self._emit, event)
-
-    def _report_failed_stop(self, cell: Cell, reason: str, error: BaseException | None) -> None:
-        self._emit(events.ErrorUnanswered(cell.name, "on_stop", error, reason))
 
 
 class SpawnOptions:
@@ -661,7 +558,7 @@ class SpawnOptions:
         self._system = system
         self._options = options
 
-    def spawn(self, cls: type, /, *args: Any, **kwargs: Any) -> Ref[Any]:
+    def spawn(self, cls: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Ref[A]:
         """`ActorSystem.spawn` with these options."""
         return self._system._spawn(cls, args, kwargs, **self._options)
 
@@ -678,51 +575,11 @@ class _TellAnswer(NoAnswer):
         self._reply._reject(error)
 
 
-def _is_alive(cell: Cell) -> Reply[Any]:
-    return settled(cell.is_alive)
-
-
-def _stop(cell: Cell, kind: str) -> Reply[Any]:
-    return _ordered(cell, Exit(kind), cell.shutdown)  # type: ignore[arg-type]
-
-
-def _kill(cell: Cell) -> Reply[Any]:
-    return _ordered(cell, Exit("killed"), 0.0)
-
-
-def _ordered(cell: Cell, exit: Exit, shutdown: float) -> Reply[Any]:
-    if cell.state == "ended":
-        return failed(ActorStopped(f"{cell.name} has ended ({cell.exit})"))
-    done: Reply[Any] = Reply()
-    cell.wait_stopped(for_good=cell.state == "down").add_done_callback(lambda _: done._resolve(None))
-    cell.stop(exit, shutdown, hand_back=cell.owner is TEMPORARY)
-    return done
-
-
-_CONTROLS: dict[str, Callable[..., Reply[Any]]] = {
-    "$is_alive": _is_alive,
-    "$wait_started": Cell.wait_started,
-    "$wait_stopped": Cell.wait_stopped,
-    "$stop": _stop,
-    "$kill": _kill,
-}
-
-
-def _absent(verb: str, error: BaseException) -> Reply[Any]:
-    """What a control verb says of an actor that is not there."""
-    if verb == "$is_alive":
-        return settled(False)
-    if verb == "$wait_stopped" and isinstance(error, (ActorStopped, NotFound)):
-        return settled(Exit("not_found"))
-    return failed(error)
-
-
-def _copy(target: Reply[Any], source: Reply[Any]) -> None:
-    source._read = True
-    if source._error is not None:
-        target._reject(source._error)
-    else:
-        target._resolve(source._value)
+def _withdraw(message: Message) -> None:
+    """Nobody waits for *message* any more, wherever it is."""
+    message.cancelled = message.cancelled or "caller"
+    if message.cell is not None:
+        message.cell.cancel(message)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -63,7 +63,7 @@ class Envelope(NamedTuple):
     kind: int
     codec: int
     call_id: int
-    body: bytes
+    body: memoryview
 
 
 class Frame(NamedTuple):
@@ -76,7 +76,7 @@ class Frame(NamedTuple):
 
 
 class BadFrame(Exception):
-    """Bytes that are no frame of ours, with the reason in one word for the counters."""
+    """Bytes that are no frame of ours, with the reason in one word."""
 
 
 class Sealer:
@@ -139,5 +139,5 @@ def envelopes(body: memoryview) -> Iterator[Envelope]:
         at += _ENVELOPE.size
         if size - at < length:
             raise BadFrame("envelope")
-        yield Envelope(kind, codec, call_id, bytes(body[at : at + length]))
+        yield Envelope(kind, codec, call_id, body[at : at + length])
         at += length

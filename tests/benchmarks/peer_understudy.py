@@ -49,13 +49,22 @@ class Understudy:
         echo = (await self._cluster()).service("echo", Echo)
         return await ask_us(lambda: echo.echo(PAYLOAD), count)
 
-    async def in_flight(self, count: int) -> float:
+    async def in_flight_gather(self, count: int) -> float:
         echo = await self._echo()
         return await gathered_rate(lambda: echo.echo(PAYLOAD), count)
 
     async def in_flight_service(self, count: int) -> float:
         echo = (await self._cluster()).service("echo", Echo)
         return await gathered_rate(lambda: echo.echo(PAYLOAD), count)
+
+    async def in_flight_replies(self, count: int) -> float:
+        """As `ray.get` of a list does it: all are sent, then each is waited for."""
+        echo, windows = await self._echo(), max(1, count // WINDOW)
+        began_at = time.perf_counter()
+        for _ in range(windows):
+            for reply in [echo.echo(PAYLOAD) for _ in range(WINDOW)]:
+                await reply
+        return windows * WINDOW / (time.perf_counter() - began_at)
 
     async def tell(self, count: int) -> float:
         return await _tell_rate(await self._echo(), count)

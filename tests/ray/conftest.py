@@ -192,3 +192,9 @@ def watch() -> Callable[[Cluster], Audience]:
 @pytest.fixture(scope="session")
 def until() -> Callable[..., Any]:
     return wait_until
+
+
+@pytest.fixture(scope="session")
+def left_of() -> Callable[[str], dict[int, str]]:
+    """Living processes that inherited a mark."""
+    return marked_processes

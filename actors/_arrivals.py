@@ -1,0 +1,300 @@
+"""
+Arrivals: what comes in from other processes.
+
+The receiving thread verifies, decodes and settles replies; everything else it hands
+to the loop, once for all that is there. A frame that fails a check is dropped and
+counted before anything in it is decoded; a message that cannot be decoded is
+refused and harms no other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from actors import _controls, events, foreign, pickling
+from actors._message import Message, Origin, RemoteAnswer, RemoteTell, Step
+from actors._peers import Peer
+from actors.address import host_id_of
+from actors.errors import ActorError, InvalidArgument, SerializationError
+from actors.exit import Exit, Terminated
+from actors.ref import Ref, decoding
+from actors.reply import Reply
+from actors.wire import Codec, Envelope, Kind, Sealer, envelopes
+
+if TYPE_CHECKING:
+    from actors._remote import Remote
+    from actors.system import ActorSystem
+
+_FOREIGN_MARK = "%"
+"""What the method name of a foreign call begins with: its argument is JSON text, and so is its answer."""
+
+_Work = list[tuple[Peer, Envelope, Any]]
+
+
+class Arrivals:
+    """The receiving side of one process."""
+
+    def __init__(self, system: ActorSystem, remote: Remote, sealer: Sealer, *, foreign: bool) -> None:
+        self._system = system
+        self._remote = remote
+        self._sealer = sealer
+        self._unpickles = not foreign
+        self._own_id = 0
+        self.rejected_frames = 0
+        # An answer is settled here and now; the rest concerns cells, and they live on the loop.
+        self._at_once: dict[int, Callable[[Peer, Envelope], None]] = {
+            Kind.VALUE: self._value,
+            Kind.ERROR: self._error,
+            Kind.REFUSED_ASK: self._refused_ask,
+            Kind.ITEM: self._item,
+            Kind.END: self._end,
+            Kind.TAKEN: self._taken,
+            Kind.REFUSED: self._refused,
+        }
+        self._on_loop: dict[int, Callable[[Peer, Envelope, Any], None]] = {
+            Kind.ASK: self._ask,
+            Kind.TELL: self._tell,
+            Kind.CANCEL: self._cancel,
+            Kind.WATCH: self._watch,
+            Kind.UNWATCH: self._unwatch,
+            Kind.TERMINATED: self._terminated,
+        }
+
+    # -- on the inbox's thread ---------------------------------------------------------
+
+    def receive(self, frames: list[bytes]) -> None:
+        """Take frames as they came; never raises."""
+        decoding.system = self._system
+        self._own_id = self._own_id or host_id_of(self._remote.address)
+        work: _Work = []
+        for data in frames:
+            try:
+                frame = self._sealer.open(data, self._own_id)
+                batch = list(envelopes(frame.body))
+                peer = self._remote.peer(frame.address)
+            except Exception as error:
+                self._reject(str(error), len(data))
+                continue
+            for one in batch:
+                try:
+                    at_once = self._at_once.get(one.kind)
+                    if at_once is not None:
+                        at_once(peer, one)
+                    else:
+                        work.append((peer, one, self._content(one)))
+                except Exception as error:
+                    self._reject(f"{type(error).__name__}: {error}", len(one.body))
+        if work:
+            self._system._inbox.post(self._take_in, work)
+
+    def _reject(self, reason: str, size: int) -> None:
+        self.rejected_frames += 1
+        self._system.emit(events.FrameRejected(reason, size))
+
+    def _decode(self, one: Envelope) -> Any:
+        if one.codec == Codec.JSON:
+            return json.loads(bytes(one.body))
+        if not self._unpickles:
+            raise SerializationError("this process unpickles nothing")
+        return pickling.loads(one.body)
+
+    def _content(self, one: Envelope) -> Any:
+        if one.kind not in (Kind.ASK, Kind.TELL):
+            return None
+        try:
+            return self._decode(one)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            return SerializationError(f"the receiver cannot decode the message: {reason}")
+
+    def _value(self, peer: Peer, one: Envelope) -> None:
+        call = self._system._calls.take(one.call_id)
+        if call is None:
+            return  # late: its caller has its outcome already
+        try:
+            value = self._decode(one)
+        except Exception as error:
+            call._reject(_undecodable(call, error))
+        else:
+            call._resolve(value)
+
+    def _item(self, peer: Peer, one: Envelope) -> None:
+        calls = self._system._calls
+        call = calls.find(one.call_id)
+        if call is None:
+            return
+        try:
+            item = self._decode(one)
+        except Exception as error:
+            calls.fail(call, _undecodable(call, error))
+            self._remote.cancel(call)
+        else:
+            call._answer_item(item)
+
+    def _end(self, peer: Peer, one: Envelope) -> None:
+        call = self._system._calls.take(one.call_id)
+        if call is not None:
+            call._finish()
+
+    def _error(self, peer: Peer, one: Envelope) -> None:
+        call = self._system._calls.take(one.call_id)
+        if call is not None:
+            call._reject(self._decoded_error(one))
+
+    def _refused_ask(self, peer: Peer, one: Envelope) -> None:
+        call = self._system._calls.find(one.call_id)
+        if call is not None:
+            self._system._calls.refuse(call, self._decoded_error(one))
+
+    def _decoded_error(self, one: Envelope) -> BaseException:
+        try:
+            plain = self._decode(one)
+            return foreign.error_of(plain) if one.codec == Codec.JSON else pickling.decode_error(plain)
+        except Exception as error:
+            return SerializationError(f"an error cannot be decoded: {type(error).__name__}: {error}")
+
+    def _taken(self, peer: Peer, one: Envelope) -> None:
+        """All tells up to this one were taken, but for those refused before."""
+        for tell in peer.told(one.call_id):
+            tell._resolve(None)
+
+    def _refused(self, peer: Peer, one: Envelope) -> None:
+        """This tell was refused; refusals come in order, so those before it were taken."""
+        *taken, refused = peer.told(one.call_id)
+        for tell in taken:
+            tell._resolve(None)
+        refused._reject(self._decoded_error(one))
+
+    # -- on the loop ---------------------------------------------------------------------
+
+    def _take_in(self, work: _Work) -> None:
+        told: dict[Peer, int] = {}
+        for peer, one, content in work:
+            take = self._on_loop.get(one.kind, self._unknown)
+            try:
+                take(peer, one, content)
+            except Exception as error:
+                self._reject(f"{type(error).__name__}: {error}", len(one.body))
+            if one.kind == Kind.TELL:
+                told[peer] = one.call_id
+        for peer, tell_id in told.items():
+            self._remote.send(peer, Kind.TAKEN, tell_id, b"")
+
+    def _ask(self, peer: Peer, one: Envelope, content: Any) -> None:
+        answer = RemoteAnswer(self._system, peer, one.call_id, one.codec)
+        try:
+            message, target = self._message(peer, content, answer)
+        except ActorError as error:
+            answer._answer_refused(error)
+            return
+        if message.method.startswith(_controls.MARK) and not message.foreign:
+            self._control(target, message, answer)
+        else:
+            peer.serving[one.call_id] = message
+            self._hand_in(target, message)
+
+    def _tell(self, peer: Peer, one: Envelope, content: Any) -> None:
+        answer = RemoteTell(self._system, peer, one.call_id, one.codec)
+        try:
+            message, target = self._message(peer, content, answer)
+        except ActorError as error:
+            answer._answer_refused(error)
+            return
+        self._hand_in(target, message)
+        message.answer = None
+
+    def _message(self, peer: Peer, content: Any, answer: Any) -> tuple[Message, tuple[str, int]]:
+        if isinstance(content, SerializationError):
+            raise content
+        try:
+            (name, uid, pin), method, remaining, origin, args, kwargs, *chain = content
+            sender = None if origin is None else Origin(origin[0], origin[1], origin[2], peer.address)
+            deadline_at = math.inf if remaining is None else self._system.clock.now() + remaining
+            message = Message(method, tuple(args), kwargs, answer, sender, deadline_at)
+            if chain:
+                message.chain = tuple(Step(*step) for step in chain)
+            message.pin = pin
+            if method.startswith(_FOREIGN_MARK):
+                message.method = method.removeprefix(_FOREIGN_MARK)
+                message.foreign = True
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InvalidArgument(f"this is no call: {error}") from error
+        return message, (name, uid)
+
+    def _hand_in(self, target: tuple[str, int], message: Message) -> None:
+        system = self._system
+        try:
+            cell = system._cell_of(*target)
+        except ActorError as error:
+            system._refuse_unreached(target[0], message.sender_name, message.method, error)
+            assert message.answer is not None
+            message.answer._answer_refused(error)
+        else:
+            cell.deliver(message)
+
+    def _control(self, target: tuple[str, int], message: Message, answer: RemoteAnswer) -> None:
+        name, uid = target
+        ref: Ref[Any] = Ref(self._system, name, uid, self._remote.address, pin=message.pin)
+        outcome = _controls.control(self._system, ref, message.method, message.args)
+        outcome.add_done_callback(partial(_pass_on, answer))
+
+    def _cancel(self, peer: Peer, one: Envelope, content: Any) -> None:
+        message = peer.serving.get(one.call_id)
+        if message is not None and message.cell is not None:
+            message.cell.cancel(message)
+
+    def _watch(self, peer: Peer, one: Envelope, content: Any) -> None:
+        notify = partial(self._send_terminated, peer, one.call_id, one.codec)
+        name, uid = json.loads(bytes(one.body))
+        try:
+            cell = self._system._cell_of(name, uid)
+        except ActorError:
+            notify(None)
+            return
+        peer.watching[one.call_id] = cell
+        self._system._watches.watch_cell(cell, (peer.address, one.call_id), notify)
+
+    def _unwatch(self, peer: Peer, one: Envelope, content: Any) -> None:
+        cell = peer.watching.pop(one.call_id, None)
+        if cell is not None and cell.watchers is not None:
+            cell.watchers.pop((peer.address, one.call_id), None)
+
+    def _send_terminated(self, peer: Peer, watch_id: int, codec: int, terminated: Terminated | None) -> None:
+        peer.watching.pop(watch_id, None)
+        exit = Exit("not_found") if terminated is None else terminated.exit
+        incarnation = 0 if terminated is None else terminated.ref._pin
+        if codec == Codec.JSON:
+            body = json.dumps([incarnation, exit.kind, str(exit.detail)]).encode()
+        else:
+            body = pickling.dumps((incarnation, exit))
+        self._remote.send(peer, Kind.TERMINATED, watch_id, body, codec)
+
+    def _terminated(self, peer: Peer, one: Envelope, content: Any) -> None:
+        notify = peer.watched.pop(one.call_id, None)
+        if notify is None:
+            return
+        if one.codec == Codec.JSON:
+            incarnation, kind, detail = json.loads(bytes(one.body))
+            notify(incarnation, Exit(kind, detail))
+        else:
+            notify(*self._decode(one))
+
+    def _unknown(self, peer: Peer, one: Envelope, content: Any) -> None:
+        self._reject(f"kind {one.kind}", len(one.body))
+
+
+def _undecodable(call: Any, error: Exception) -> SerializationError:
+    reason = f"{type(error).__name__}: {error}"
+    return SerializationError(f"the answer of {call._describe()} cannot be decoded: {reason}")
+
+
+def _pass_on(answer: RemoteAnswer, outcome: Reply[Any]) -> None:
+    outcome._read = True
+    if outcome._error is not None:
+        answer._answer_error(outcome._error)
+    else:
+        answer._answer(outcome._value)

@@ -1,0 +1,292 @@
+"""
+Runners: they take messages from a mailbox and run their handlers, one after the other.
+
+A cell sets as many to work as its concurrency allows; each ends when the mailbox is
+empty. A handler ends with a value, with an error that is an answer, with one that is
+a crash, or cut short; whoever waits is answered in every case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from actors import foreign
+from actors._drive import drive, resume
+from actors._message import Message, Notice, TimerMessage
+from actors.actor import Method, hook_of, unknown_method
+from actors.errors import (
+    ActorError,
+    ActorStopped,
+    Cancelled,
+    DeadlineExceeded,
+    InvalidArgument,
+    Refusal,
+    Unavailable,
+    UnknownMethod,
+)
+from actors.events import ErrorUnanswered
+from actors.exit import Exit
+from actors.reply import is_passed_through, mark_passed_through
+
+if TYPE_CHECKING:
+    from actors._cell import Cell
+    from actors._life import Life
+    from actors._threads import Worker
+
+_TURN = 64
+"""Messages a busy actor handles before others on the loop get their turn."""
+
+_STREAMED = object()
+_END = object()
+
+
+class Runner:
+    """One burst of work for one life."""
+
+    __slots__ = ("_cell", "_cut_from_outside", "_life", "_worker")
+
+    def __init__(self, cell: Cell, life: Life) -> None:
+        self._cell = cell
+        self._life = life
+        self._worker: Worker | None = None
+        self._cut_from_outside = False
+        """True when the loop itself is being taken down."""
+
+    async def run(self) -> None:
+        """Handle messages until none is left."""
+        cell, life = self._cell, self._life
+        counts = cell.system._counts
+        task = asyncio.current_task()
+        assert task is not None
+        take = cell.mailbox.take
+        turn = 0
+        try:
+            while cell.serves(life) and not self._cut_from_outside:
+                message = take()
+                if message is None:
+                    return
+                method = self._admit(message)
+                if method is None:
+                    continue
+                message.life = life
+                message.task = task
+                life.running.append(message)
+                counts.begun += 1
+                try:
+                    await self._handle(message, method)
+                finally:
+                    message.task = None
+                    life.running.remove(message)
+                    counts.handled += 1
+                    if task.cancelling():
+                        # A cancel ends with its message, also when the handler took no notice.
+                        while task.uncancel():
+                            pass
+                if life.handled and not life.has_worked:
+                    life.has_worked = True
+                    cell.owner.child_worked(cell)
+                turn += 1
+                if turn % _TURN == 0:
+                    await asyncio.sleep(0)
+        finally:
+            if self._worker is not None:
+                life.release(self._worker)
+            cell.runner_ended(life)
+
+    def _admit(self, message: Message) -> Method | None:
+        """The method to run for *message*, or None when it has been answered without running."""
+        cell, life = self._cell, self._life
+        if isinstance(message, TimerMessage):
+            message.waits = False
+            if message.life is life:
+                return message.function
+            cell.dead_letter(message, "timer of an earlier life", None)
+            return None
+        if isinstance(message, Notice):
+            return hook_of(cell.cls, "on_terminated")
+        if message.deadline_at != math.inf and message.deadline_at <= cell.system.clock.now():
+            cell.dead_letter(message, "expired", _not_in_time(message))
+            return None
+        if message.pin and message.pin != life.incarnation:
+            over = f"incarnation {message.pin} of {cell.name} is over, {life.incarnation} runs"
+            cell.dead_letter(message, "incarnation over", ActorStopped(over))
+            return None
+        method = cell.methods.get(message.method)
+        if method is None:
+            unknown = UnknownMethod(unknown_method(cell.cls, message.method))
+            cell.dead_letter(message, "unknown method", unknown)
+            return None
+        if message.foreign:
+            try:
+                message.args = foreign.arguments(message.args[0] if message.args else None)
+            except InvalidArgument as error:
+                cell.dead_letter(message, "invalid argument", error)
+                return None
+        return method
+
+    async def _handle(self, message: Message, method: Method) -> None:
+        """Run one handler and answer."""
+        life = self._life
+        context = life.cell.system._fresh_context(message)
+        run = context.run
+        try:
+            if method.kind == "async":
+                coroutine = run(method.function, life.instance, *message.args, **message.kwargs)
+                try:
+                    future = run(coroutine.send, None)
+                except StopIteration as stop:
+                    result = stop.value
+                else:
+                    result = await self._suspended(message, resume(coroutine, run, future))
+            elif method.kind == "stream":
+                items = run(method.function, life.instance, *message.args, **message.kwargs)
+                await self._stream(message, items, run)
+                result = _STREAMED
+            else:
+                result = await self._on_thread(message, method, context)
+        except asyncio.CancelledError:
+            self._cut(message)
+        except BaseException as error:
+            self._failed(message, method, error)
+        else:
+            life.handled += 1
+            answer = message.answer
+            if answer is None:
+                return
+            if result is _STREAMED:
+                answer._answer_end()
+            else:
+                answer._answer(foreign.to_json(result) if message.foreign else result)
+
+    async def _suspended(self, message: Message, rest: Any) -> Any:
+        """Go on with a handler that awaits; its deadline cancels it from now on."""
+        if message.deadline_at == math.inf:
+            return await rest
+        clock = self._cell.system.clock
+        timer = clock.call_later(message.deadline_at - clock.now(), partial(_out_of_time, message))
+        try:
+            return await rest
+        finally:
+            timer.cancel()
+
+    async def _stream(self, message: Message, items: Any, run: Any) -> None:
+        # The caller's timeout is the one between items, and the caller watches it: what the
+        # handler asks of others meanwhile is not bound by the time of the first item.
+        message.deadline_at = math.inf
+        count = 0
+        try:
+            while True:
+                try:
+                    item = await drive(items.__anext__(), run)
+                except StopAsyncIteration:
+                    return
+                self._send_item(message, item)
+                count += 1
+                if count % _TURN == 0:
+                    await asyncio.sleep(0)  # a generator that never waits must still hear of a cancel
+        finally:
+            await drive(items.aclose(), run)
+
+    async def _on_thread(self, message: Message, method: Method, context: Any) -> Any:
+        life = self._life
+        if self._worker is None:
+            self._worker = await life.lease()
+            if message.deadline_at <= self._cell.system.clock.now():
+                late = _not_in_time(message)
+                mark_passed_through(late)  # an answer: nothing of the actor has run
+                raise late
+        worker = self._worker
+        message.threaded = True
+        try:
+            result = await worker.run(
+                context, method.function, life.instance, *message.args, **message.kwargs
+            )
+            if method.kind == "sync_stream":
+                await self._sync_stream(message, result, worker, context)
+                return _STREAMED
+        except asyncio.CancelledError:
+            # Nothing ends a thread from outside: it is left alone.
+            self._worker = None
+            life.abandon(worker)
+            raise
+        message.threaded = False
+        if asyncio.iscoroutine(result):
+            return await self._suspended(message, drive(result, context.run))
+        return result
+
+    async def _sync_stream(self, message: Message, items: Any, worker: Worker, context: Any) -> None:
+        message.deadline_at = math.inf
+        try:
+            while not message.cancelled:
+                item = await worker.run(context, next, items, _END)
+                if item is _END:
+                    return
+                self._send_item(message, item)
+        except asyncio.CancelledError:
+            raise  # its thread is abandoned, nothing more can be run there
+        except BaseException:
+            await worker.run(context, items.close)
+            raise
+        await worker.run(context, items.close)
+
+    def _send_item(self, message: Message, item: Any) -> None:
+        if message.answer is not None:
+            message.answer._answer_item(foreign.to_json(item) if message.foreign else item)
+
+    # -- how handlers end otherwise ----------------------------------------------------
+
+    def _cut(self, message: Message) -> None:
+        """A handler was cancelled: by its caller, its deadline, a stop, or its own code. Never a crash."""
+        task = asyncio.current_task()
+        self._cut_from_outside = not message.cancelled and task is not None and task.cancelling() > 0
+        if message.answer is None:
+            return
+        what = f"{self._cell.name}.{message.method}()"
+        if message.cancelled == "deadline":
+            message.answer._answer_error(DeadlineExceeded(f"{what} ran out of time"))
+        else:
+            message.answer._answer_error(Cancelled(f"{what} was cancelled"))
+
+    def _failed(self, message: Message, method: Method, error: BaseException) -> None:
+        """An exception escaped a handler: an answer, or a crash."""
+        cell, life = self._cell, self._life
+        if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+            raise error
+        if isinstance(error, SystemExit):
+            ended = Unavailable(
+                f"{cell.name} ended itself while it ran {message.method}()", reason="SystemExit"
+            )
+            self._answer_error(message, ended)
+            cell.life_ends(life, Exit("normal") if error.code in (None, 0) else Exit("error", error))
+            return
+        if isinstance(error, TypeError) and (misfit := method.misfit(message.args, message.kwargs)):
+            error = InvalidArgument(f"{cell.cls.__name__}.{message.method}(): {misfit}")
+        elif not self._is_answer(error):
+            self._answer_error(message, error)
+            cell.life_ends(life, Exit("error", error))
+            return
+        life.handled += 1
+        if message.answer is None:
+            cell.system._emit(ErrorUnanswered(cell.name, message.method, error))
+        self._answer_error(message, error)
+
+    def _is_answer(self, error: BaseException) -> bool:
+        return isinstance(error, (Refusal, *self._cell.cls.expected)) or is_passed_through(error)
+
+    def _answer_error(self, message: Message, error: BaseException) -> None:
+        if message.answer is not None:
+            message.answer._answer_error(error)
+
+
+def _not_in_time(message: Message) -> ActorError:
+    name = message.cell.name if message.cell is not None else ""
+    return DeadlineExceeded(f"{name}.{message.method}() was not started before its deadline")
+
+
+def _out_of_time(message: Message) -> None:
+    if message.task is not None and not message.threaded:
+        message.cancelled = message.cancelled or "deadline"
+        message.task.cancel()
