@@ -66,10 +66,12 @@ class SystemStatistics:
 
 
 class _Counts:
-    __slots__ = ("accepted", "begun", "dead_lettered", "handled", "refused")
+    __slots__ = ("accepted", "begun", "dead_lettered", "handled", "refused", "resuming")
 
     def __init__(self) -> None:
         self.accepted = self.begun = self.handled = self.dead_lettered = self.refused = 0
+        self.resuming = 0
+        """Runners that go on with a full mailbox in the loop's next turn."""
 
 
 _systems: list[ActorSystem] = []

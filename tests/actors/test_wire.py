@@ -18,7 +18,9 @@ from far_side import Cook  # isort: skip
 KEY = bytes(range(32))
 ids = st.integers(1, 2**64 - 1)
 parts = st.lists(
-    st.tuples(st.sampled_from(Kind), st.sampled_from(Codec), st.integers(0, 2**64 - 1), st.binary(max_size=200)),
+    st.tuples(
+        st.sampled_from(Kind), st.sampled_from(Codec), st.integers(0, 2**64 - 1), st.binary(max_size=200)
+    ),
     max_size=8,
 )
 addresses = st.text("abcdef/:0123456789.", max_size=100)

@@ -1,4 +1,4 @@
-"""Sizes that change while calls are running, and what the cluster has no room for. One app, a service for each test."""
+"""Sizes that change while calls are running, and what the cluster has no room for. One app for all tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.ray
 def cluster(venue: Any) -> Iterator[Cluster]:
     services = [
         Service("kitchen", Chef, size=2, per_host=2),
-        Service("bar", Chef, size=2, per_host=2, shutdown=1.0),
+        Service("bar", Chef, size=2, per_host=2, shutdown=1.0, concurrency=2),
         Service("labelled", Chef, resources=Resources(labels={"disk": "ssd"})),
         Service("vision", Chef, resources=Resources(gpu=2)),
         Service("archive", Chef, resources=Resources(memory="1000TiB")),
@@ -86,6 +86,7 @@ class TestDraining:
         cluster.scale("bar", 3).result()
         leaving = cluster.service("bar").member(2)
         running = leaving.nap(0.5)
+        leaving.who().result()  # behind the nap in the mailbox, and beside it once that runs
         report = cluster.scale("bar", 2)
         seen.wait_row("bar/2", state="draining")
 
@@ -105,7 +106,9 @@ class TestDraining:
         self, cluster: Cluster, handler: str
     ) -> None:
         cluster.scale("bar", 3).result()
-        running = cluster.service("bar").member(2).options(timeout=60).ask(handler, 4)
+        leaving = cluster.service("bar").member(2)
+        running = leaving.options(timeout=60).ask(handler, 4)
+        leaving.who().result()
         began_at = time.monotonic()
 
         cluster.scale("bar", 2).result()
