@@ -228,6 +228,11 @@ class ActorSystem:
         if self._own_thread is not None and self._loop is not None:
             self._loop.call_soon(self._loop.stop)
 
+    @property
+    def has_own_time(self) -> bool:
+        """True with a clock of its own: then only that clock knows what is due."""
+        return self._given_clock is not None
+
     def _unreachable(self, ref: Ref[Any]) -> Exception:
         """What a message is told that is sent after the end."""
         cell = ref._cell

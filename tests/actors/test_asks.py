@@ -146,17 +146,6 @@ class Waiter(Actor):
 
 
 @pytest.fixture
-def events() -> list[Event]:
-    """All events of `system`."""
-    return []
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 async def system(events: list[Event], clock: ManualClock) -> AsyncIterator[ActorSystem]:
     """A system whose time stands still, until it stops."""
     async with ActorSystem(sinks=(events.append,), clock=clock) as system:
@@ -350,7 +339,6 @@ async def test_work_that_expired_while_it_waited_is_never_started(
     assert [method for method, _ in letters(events)] == ["cook"]
 
 
-@pytest.mark.xfail(strict=True, reason="an expired ask is withdrawn as if its caller had cancelled it")
 async def test_expired_work_is_a_dead_letter_that_says_so(
     system: ActorSystem, clock: ManualClock, events: list[Event]
 ) -> None:
@@ -478,8 +466,10 @@ async def test_c43_an_unknown_method_is_refused_with_the_nearest_name(
 
 @pytest.mark.parametrize(
     "name",
-    ["_secret", "__init__", "__class__", "on_start", "on_stop", "on_terminated", "context", "expected"]
-    + ["menu", "wash", "hire", "recipe", "station", ""],
+    [
+        *("_secret", "__init__", "__class__", "on_start", "on_stop", "on_terminated"),
+        *("context", "expected", "menu", "wash", "hire", "recipe", "station", ""),
+    ],
 )
 async def test_c43_only_public_functions_below_actor_are_messages(system: ActorSystem, name: str) -> None:
     """No private or dunder methods, hooks, properties, stored callables or attributes."""
@@ -729,15 +719,7 @@ async def test_a_chain_of_asks_that_closes_fails_at_once_and_shows_the_chain(
     assert await one.ask(method, two) == "end"
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param(
-            "call",
-            marks=pytest.mark.xfail(strict=True, reason="judged before the handler has begun to wait"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("method", ["call", "call_sync"])
 async def test_an_actor_that_asks_itself_is_told_at_once(system: ActorSystem, method: str) -> None:
     one = system.options(name="one").spawn(Caller)
     with pytest.raises(DeadlockError, match="one"):

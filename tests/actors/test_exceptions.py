@@ -8,7 +8,6 @@ import asyncio
 import pickle
 import threading
 import traceback
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -169,18 +168,6 @@ class Dependent(Actor):
         await self.ref.fail(Expected("not today"))
 
 
-@pytest.fixture
-def events() -> list[Event]:
-    """All events of `system`."""
-    return []
-
-
-@pytest.fixture
-async def system(events: list[Event]) -> AsyncIterator[ActorSystem]:
-    async with ActorSystem(sinks=(events.append,)) as system:
-        yield system
-
-
 def unanswered(events: list[Event]) -> list[tuple[str, str, type]]:
     return [(e.actor, e.method, type(e.error)) for e in events if isinstance(e, ErrorUnanswered)]
 
@@ -265,7 +252,9 @@ async def test_a_crash_cuts_the_handlers_beside_it_short(system: ActorSystem) ->
     assert caught.value.may_have_run
 
 
-async def test_an_actors_errors_of_its_own_making_are_crashes_whatever_their_type(system: ActorSystem) -> None:
+async def test_an_actors_errors_of_its_own_making_are_crashes_whatever_their_type(
+    system: ActorSystem,
+) -> None:
     """Only what came out of an ask passes through."""
     for error in (NotFound("no such dish"), Unavailable("closed"), DeadlineExceeded("late")):
         cook = system.spawn(Cook)

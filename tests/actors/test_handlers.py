@@ -19,12 +19,6 @@ flavour: contextvars.ContextVar[str] = contextvars.ContextVar("flavour", default
 
 
 @pytest.fixture
-async def system() -> AsyncIterator[ActorSystem]:
-    async with ActorSystem(sinks=()) as system:
-        yield system
-
-
-@pytest.fixture
 def gate() -> Iterator[threading.Event]:
     """Open at the end, so that no thread stays behind."""
     gate = threading.Event()
@@ -42,7 +36,6 @@ class Blocking(Actor):
     def block(self, gate: threading.Event) -> str:
         assert gate.wait(10)
         return "done"
-
 
     def thread(self) -> int:
         return threading.get_ident()
@@ -270,9 +263,9 @@ class Counting(Actor):
         await asyncio.sleep(0)
         self._enter(-1)
 
-    def work_on_thread(self, gate: threading.Event) -> None:
+    def work_on_thread(self, company: threading.Barrier) -> None:
         self._enter(1)
-        assert gate.wait(10)
+        company.wait(10)
         self._enter(-1)
 
     async def most_at_once(self) -> int:
@@ -300,12 +293,10 @@ async def test_concurrency_says_how_many_at_a_time(system: ActorSystem) -> None:
         assert await counting.most_at_once() == most
 
 
-async def test_concurrency_counts_for_threads_too(system: ActorSystem, gate: threading.Event) -> None:
-    counting = system.options(concurrency=3).spawn(Counting)
-    replies = [counting.work_on_thread(gate) for _ in range(10)]
-    await wait_until(lambda: system.statistics().in_progress == 3)
-    gate.set()
-    await asyncio.gather(*replies)
+async def test_concurrency_counts_for_threads_too(system: ActorSystem) -> None:
+    """Each of them goes on only when three have met."""
+    counting, company = system.options(concurrency=3).spawn(Counting), threading.Barrier(3)
+    await asyncio.gather(*(counting.work_on_thread(company) for _ in range(9)))
     assert await counting.most_at_once() == 3
 
 
@@ -488,7 +479,12 @@ async def test_an_actor_knows_itself(system: ActorSystem) -> None:
 async def test_the_context_is_there_before_init_runs(system: ActorSystem) -> None:
     class Early(Actor):
         def __init__(self) -> None:
-            self.early = (self.context.name, self.context.incarnation, self.context.sender, self.context.deadline)
+            self.early = (
+                self.context.name,
+                self.context.incarnation,
+                self.context.sender,
+                self.context.deadline,
+            )
 
         async def tell_it(self) -> Any:
             return self.early

@@ -195,3 +195,11 @@ def until() -> Callable[..., Any]:
 def left_of() -> Callable[[str], dict[int, str]]:
     """Living processes that inherited a mark."""
     return marked_processes
+
+
+@pytest.fixture(scope="session")
+def hosts() -> Callable[[], set[int]]:
+    """All host processes of this session, known to their app or not."""
+    return lambda: {
+        pid for pid, command in marked_processes(os.environ[MARK]).items() if "HostShell" in command
+    }

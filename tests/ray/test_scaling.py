@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ def cluster(venue: Any) -> Iterator[Cluster]:
     services = [
         Service("kitchen", Chef, size=2, per_host=2),
         Service("bar", Chef, size=2, per_host=2, shutdown=1.0, concurrency=2),
+        Service("solo", Chef, per_host=1),
         Service("labelled", Chef, resources=Resources(labels={"disk": "ssd"})),
         Service("vision", Chef, resources=Resources(gpu=2)),
         Service("archive", Chef, resources=Resources(memory="1000TiB")),
@@ -169,6 +170,22 @@ class TestSizes:
             True,
             True,
         ]
+
+    def test_a_change_of_mind_leaves_no_process_behind(
+        self, cluster: Cluster, until: Any, hosts: Callable[[], set[int]]
+    ) -> None:
+        """Members that are scaled away before their process is up."""
+        for _ in range(3):
+            up, down = cluster.scale("solo", 3), cluster.scale("solo", 1)
+            up.result()
+            down.result()
+
+        def all_known() -> bool:
+            ps = cluster.ps().result()
+            return hosts() == {row["pid"] for row in ps["members"] + ps["understudies"] if row["pid"]}
+
+        until(all_known)
+        assert cluster.service("solo").who().result()[0] == "solo/0"
 
 
 class TestRoom:
