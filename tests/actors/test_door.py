@@ -211,9 +211,6 @@ def test_an_ask_of_a_stream_says_so(door: Door) -> None:
         door.ask("echo", "count", 1)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=TimeoutError, reason="Door.ask leaves the stream running at the far side"
-)
 def test_an_ask_of_a_stream_ends_it_at_the_far_side(door: Door) -> None:
     with pytest.raises(SerializationError, match="is a stream"):
         door.ask("echo", "endless")
@@ -221,7 +218,6 @@ def test_an_ask_of_a_stream_ends_it_at_the_far_side(door: Door) -> None:
     wait_until_sync(lambda: "stream closed" in noted(door), timeout=0.5)
 
 
-@pytest.mark.xfail(strict=True, raises=DeadlineExceeded, reason="Door.stream waits for an end behind a value")
 def test_a_stream_of_a_value_says_so(door: Door) -> None:
     with pytest.raises(SerializationError, match="no stream"):
         list(door.stream("echo", "same", 1, timeout=0.3))
@@ -232,7 +228,6 @@ def test_an_answer_that_is_too_large_is_an_error_that_says_so(door: Door) -> Non
         door.ask("larder", "whale", timeout=10)
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="Door lets the TypeError of json.dumps out")
 def test_an_argument_that_json_cannot_say_is_refused(door: Door) -> None:
     with pytest.raises(SerializationError, match="same"):
         door.ask("echo", "same", {1})
@@ -294,7 +289,6 @@ def test_a_killed_process_is_unavailable_at_once(far: Far, far_door: Door) -> No
     assert time.monotonic() - began < 1.0
 
 
-@pytest.mark.xfail(strict=True, raises=DeadlineExceeded, reason="a Door forgets that its peer is lost")
 def test_every_later_call_to_a_killed_process_is_unavailable_at_once_and_never_ran(
     far: Far, far_door: Door
 ) -> None:
@@ -312,7 +306,6 @@ def test_every_later_call_to_a_killed_process_is_unavailable_at_once_and_never_r
     assert [error.may_have_run for error in errors[1:]] == [False] * 3
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a Door never says may_have_run=False")
 def test_an_address_where_nobody_is_is_unavailable_at_once_and_nothing_ran(
     system: ActorSystem, run_root: Path
 ) -> None:
