@@ -72,6 +72,7 @@ class Cell:
         "_refuses",
         "_starting",
         "_stopped",
+        "_stopped_once",
         "args",
         "cls",
         "concurrency",
@@ -131,7 +132,10 @@ class Cell:
         """How the last life ended."""
         self.watchers: dict[Any, Any] | None = None
         self._starting: list[Reply[bool]] | None = None
-        self._stopped: list[tuple[Reply[Any], bool]] | None = None
+        self._stopped: list[Reply[Any]] | None = None
+        """Who waits for the end of the registration."""
+        self._stopped_once: list[Reply[Any]] | None = None
+        """Who waits for the end of the current life."""
         self._refuses = False
         """True once this registration takes no more messages."""
 
@@ -177,19 +181,16 @@ class Cell:
                 raise asyncio.CancelledError
             await life.begin()
         except Ignore:
-            await self._not_started(life, IGNORED)
-            self._tell_starting(False)
-            self.owner.child_ignored(self)
+            await self._not_started(life, IGNORED, False)
         except StartFailed as error:
-            await self._start_failed(life, error)
+            await self._not_started(life, Exit("start_failed", error.__cause__ or error), error)
         except asyncio.CancelledError:
             if overran:
-                await self._start_failed(life, StartFailed(f"{self.name} did not start within {timeout:g} s"))
+                late = StartFailed(f"{self.name} did not start within {timeout:g} s")
+                await self._not_started(life, Exit("start_failed", late), late)
             else:
-                exit = life.end_wanted or Exit("killed", "order")
-                await self._not_started(life, exit)
-                self._tell_starting(ActorStopped(f"{self.name} was stopped while it started"))
-                self.owner.child_exited(self, exit, 0)
+                stopped = ActorStopped(f"{self.name} was stopped while it started")
+                await self._not_started(life, life.end_wanted or Exit("killed", "order"), stopped)
         else:
             self._started(life)
         finally:
@@ -200,30 +201,20 @@ class Cell:
         life.task = None
         self.state = RUNNING
         self.system._emit(ActorStarted(self.name, life.incarnation))
-        self._tell_starting(True)
+        waiting, self._starting = self._starting, None
+        _tell(waiting, True)
         self.owner.child_started(self)
         self.stop_if_idle(life)
         self.serve()
 
-    async def _start_failed(self, life: Life, error: StartFailed) -> None:
-        exit = Exit("start_failed", error.__cause__ or error)
-        await self._not_started(life, exit)
-        self._tell_starting(error)
-        self.owner.child_start_failed(self, exit)
-
-    async def _not_started(self, life: Life, exit: Exit) -> None:
+    async def _not_started(self, life: Life, exit: Exit, outcome: bool | BaseException) -> None:
         self.state = STOPPING
         life.task = None
         await life.end(exit, 0.0, was_started=False)
-        self._went_down(life, exit)
-
-    def _tell_starting(self, outcome: bool | BaseException) -> None:
+        # Whoever waited is told last: what they find then is final.
         waiting, self._starting = self._starting, None
-        for reply in waiting or ():
-            if isinstance(outcome, BaseException):
-                reply._reject(outcome)
-            else:
-                reply._resolve(outcome)
+        self._went_down(life, exit, was_started=False)
+        _tell(waiting, outcome)
 
     # -- a life ends -------------------------------------------------------------------
 
@@ -264,17 +255,23 @@ class Cell:
 
     async def _end_life(self, life: Life, exit: Exit, shutdown: float) -> None:
         await life.end(exit, shutdown, was_started=True)
-        self._went_down(life, exit)
-        self.owner.child_exited(self, exit, life.handled)
+        self._went_down(life, exit, was_started=True)
 
-    def _went_down(self, life: Life, exit: Exit) -> None:
+    def _went_down(self, life: Life, exit: Exit, *, was_started: bool) -> None:
         for notice in self.mailbox.clear_control():
             self.dead_letter(notice, "incarnation over", None)
         self.state = DOWN
         self.exit = exit
         if exit is not IGNORED:
             self.system._emit(ActorExited(self.name, life.incarnation, exit, life.handled))
-        self._tell_stopped(exit, for_good=False)
+        waiting, self._stopped_once = self._stopped_once, None
+        if not was_started and exit is IGNORED:
+            self.owner.child_ignored(self)
+        elif not was_started and exit.kind == "start_failed":
+            self.owner.child_start_failed(self, exit)
+        else:
+            self.owner.child_exited(self, exit, life.handled)
+        _tell(waiting, exit)
 
     # -- the registration ends -----------------------------------------------------------
 
@@ -306,8 +303,11 @@ class Cell:
         terminated = Terminated(self.ref()._with(pin=self.incarnation), exit)
         for notify in (watchers or {}).values():
             notify(terminated)
-        self._tell_starting(self.gone())
-        self._tell_stopped(exit, for_good=True)
+        waiting, self._starting = self._starting, None
+        _tell(waiting, self.gone())
+        for replies in (self._stopped_once, self._stopped):
+            _tell(replies, exit)
+        self._stopped_once = self._stopped = None
 
     def gone(self) -> ActorError:
         """What a caller is told once this registration takes no more messages."""
@@ -338,17 +338,11 @@ class Cell:
         reply: Reply[Any] = Reply(self.system)
         if self.state == ENDED or (self.state == DOWN and not for_good):
             reply._resolve(self.exit)
+        elif for_good:
+            self._stopped = [*(self._stopped or ()), reply]
         else:
-            self._stopped = [*(self._stopped or ()), (reply, for_good)]
+            self._stopped_once = [*(self._stopped_once or ()), reply]
         return reply
-
-    def _tell_stopped(self, exit: Exit, *, for_good: bool) -> None:
-        waiting, self._stopped = self._stopped, None
-        for reply, wants_end in waiting or ():
-            if wants_end and not for_good:
-                self._stopped = [*(self._stopped or ()), (reply, wants_end)]
-            else:
-                reply._resolve(exit)
 
     @property
     def is_alive(self) -> bool:
@@ -482,6 +476,14 @@ class Cell:
         answer, message.answer = message.answer, None
         if answer is not None and error is not None:
             answer._answer_refused(error)
+
+
+def _tell(waiting: list[Reply[Any]] | None, outcome: Any) -> None:
+    for reply in waiting or ():
+        if isinstance(outcome, BaseException):
+            reply._reject(outcome)
+        else:
+            reply._resolve(outcome)
 
 
 def gone(name: str, exit: Exit | None) -> ActorError:

@@ -139,9 +139,7 @@ class Ref(Generic[A]):
 
         The timeout (30 s) is between items. Leaving the loop early ends the stream at the far end.
         """
-        reply = self.ask(method, *args, **kwargs)
-        reply._begin_reading()
-        return reply
+        return self._bound()._ask(self, method_name(method), args, kwargs, streams=True)
 
     def options(self, *, timeout: float | None = _UNCHANGED) -> Ref[A]:
         """The same ref with another *timeout* (seconds; None waits for ever) for its asks and streams."""

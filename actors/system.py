@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from actors import events
-from actors._calls import Call, Calls
+from actors._calls import STREAM_TIMEOUT, Call, Calls
 from actors._cell import ENDED, TEMPORARY, Cell, Owner
 from actors._life import Life
 from actors._loop import LoopInbox, inbox_of
@@ -37,6 +37,7 @@ from actors.exit import Exit
 from actors.ref import Ref
 from actors.reply import Reply, failed
 from actors.transport import Transport
+from actors.wire import Kind
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -379,18 +380,30 @@ class ActorSystem:
 
     # -- sending -----------------------------------------------------------------------
 
-    def _ask(self, ref: Ref[Any], method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reply[Any]:
+    def _ask(
+        self,
+        ref: Ref[Any],
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        streams: bool = False,
+    ) -> Reply[Any]:
         call = Call(self, ref, method, ref._timeout)
         call.given_timeout = ref._timeout_given
         sender = current_message.get()
-        self._set_deadline(call, ref, sender)
+        self._set_deadline(call, ref, sender, streams=streams)
         self._calls.add(call)
         self._dispatch(call, ref, args, kwargs, sender)
         return call
 
-    def _set_deadline(self, call: Call, ref: Ref[Any], sender: Message | None) -> None:
-        if ref._timeout is not None:
-            call.deadline_at = self.clock.now() + ref._timeout
+    def _set_deadline(
+        self, call: Call, ref: Ref[Any], sender: Message | None, *, streams: bool = False
+    ) -> None:
+        if streams and not call.given_timeout:
+            call.timeout = STREAM_TIMEOUT
+        if call.timeout is not None:
+            call.deadline_at = self.clock.now() + call.timeout
         if sender is not None:
             call.asker = sender
             if not ref._detached:
@@ -494,7 +507,7 @@ class ActorSystem:
     def _incarnation_of(self, ref: Ref[Any]) -> int:
         place = self._place(ref)
         if isinstance(place, Cell):
-            return place.incarnation
+            return place.incarnation or 1  # its loop is about to begin the first
         if self.directory is None or ref._home:
             raise InvalidArgument(f"{ref!r} lives in another process; only that process can pin it")
         return self.directory.incarnation_of(ref._name, ref._uid)
@@ -503,6 +516,13 @@ class ActorSystem:
         if ref._cell is None or ref._cell.roams:
             return ""  # the directory knows where it lives after the next restart
         return self.address
+
+    def _stream_dropped(self, call_id: int, message: Message | None, peer: Any) -> None:
+        """Nobody holds a stream any more, and nobody has read it."""
+        if message is not None:
+            _withdraw(message)
+        elif peer is not None and self._remote is not None:
+            self._remote.send(peer, Kind.CANCEL, call_id, b"")
 
     def _caller_gone(self, call: Call) -> None:
         """A call ended here by cancel or deadline: tell the far end."""

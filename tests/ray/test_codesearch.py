@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 @pytest.fixture
 def codesearch() -> Iterator[ModuleType]:
-    """The example as an app file is loaded; forgotten afterwards, for it looks at the machine when it loads."""
+    """The example as an app file is loaded; forgotten afterwards, for it looks at the machine then."""
     yield loading.load_file(str(EXAMPLES / "codesearch.py"))
     for name in ("codesearch", "codeindex"):
         sys.modules.pop(name, None)
