@@ -148,6 +148,11 @@ class Ref(Generic[A]):
         check_timeout(timeout)
         return self._with(timeout=timeout, timeout_given=True)
 
+    @property
+    def name(self) -> str:
+        """The actor's name."""
+        return self._name
+
     # -- the actor itself ------------------------------------------------------------
 
     def pinned(self) -> Ref[A]:

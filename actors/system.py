@@ -488,6 +488,8 @@ class ActorSystem:
         cell = ref._cell
         if cell is not None and not (cell.roams and cell.state == ENDED):
             return cell
+        if self._closed:
+            raise self._unreachable(ref)
         home = ref._home
         if not home and self.directory is not None:
             home = self.directory.locate(ref._name, ref._uid)

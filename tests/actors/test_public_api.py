@@ -9,11 +9,35 @@ import pytest
 
 import actors
 
-NAMES = """
-Actor ActorError ActorStopped ActorSystem AlreadyPresent AlreadyStarted Cancelled Context Deadline
-DeadlineExceeded DeadlockError Exit Ignore InvalidArgument MailboxFull NotFound Outcome Ref Refusal Reply
-SerializationError ServiceFailed StartFailed Terminated Unauthenticated Unavailable UnknownMethod
-""".split()
+NAMES = [
+    "Actor",
+    "ActorError",
+    "ActorStopped",
+    "ActorSystem",
+    "AlreadyPresent",
+    "AlreadyStarted",
+    "Cancelled",
+    "Context",
+    "Deadline",
+    "DeadlineExceeded",
+    "DeadlockError",
+    "Exit",
+    "Ignore",
+    "InvalidArgument",
+    "MailboxFull",
+    "NotFound",
+    "Outcome",
+    "Ref",
+    "Refusal",
+    "Reply",
+    "SerializationError",
+    "ServiceFailed",
+    "StartFailed",
+    "Terminated",
+    "Unauthenticated",
+    "Unavailable",
+    "UnknownMethod",
+]
 
 VENDORS = {"ray", "psutil", "structlog", "cloudpickle", "pynng"}
 
