@@ -13,19 +13,19 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Any, Protocol
 
+from actors import _deadlock
 from actors._life import Life
 from actors._mailbox import Mailbox
 from actors._message import Message, Notice
 from actors._runner import Runner
 from actors.actor import Actor, methods_of
-from actors.errors import ActorError, ActorStopped, Cancelled, DeadlockError, MailboxFull, StartFailed
+from actors.errors import ActorError, ActorStopped, Cancelled, MailboxFull, StartFailed
 from actors.events import ActorExited, ActorStarted, DeadLettered
 from actors.exit import Exit, Ignore, Terminated
 from actors.ref import Ref
 from actors.reply import Reply
 
 if TYPE_CHECKING:
-    from actors._calls import Call
     from actors.system import ActorSystem
 
 STARTING, RUNNING, STOPPING, DOWN, ENDED = "starting", "running", "stopping", "down", "ended"
@@ -359,9 +359,9 @@ class Cell:
             return self._refuse(message, "stopped", self.gone())
         if message.cancelled:
             return self._refuse(message, "cancelled", Cancelled("cancelled before it was taken"))
-        blockers = self._blockers(message) if message.chain else []
-        if blockers and all(call.is_awaited for call in blockers):
-            return self._refuse(message, "deadlock", self._deadlock(message, blockers[0]))
+        blockers = _deadlock.blockers(self, message) if message.chain else []
+        if deadlock := _deadlock.found(self, message, blockers):
+            return self._refuse(message, "deadlock", deadlock)
         if not self.mailbox.put(message):
             full = MailboxFull(f"{self.name} has {self.mailbox.limit} messages waiting, its limit")
             return self._refuse(message, "mailbox full", full)
@@ -423,36 +423,11 @@ class Cell:
             self.stop_if_idle(life)
             self.serve()
 
-    # -- asks that wait for themselves ---------------------------------------------------
-
-    def _blockers(self, message: Message) -> list[Call]:
-        """
-        The calls of *message*'s chain that its actor's running handlers have made, one each.
-
-        Empty unless every handler that could end and make room has made one. While all of
-        them are waited for, *message* waits for itself.
-        """
-        running = self.life.running if self.life is not None else []
-        if len(running) < self.concurrency:
-            return []
-        system = self.system
-        own = [system._calls.find(step.call_id) for step in message.chain if step.system_id == system._id]
-        made_by = {call.asker: call for call in own if call is not None}
-        blockers = [made_by[handled] for handled in running if handled in made_by]
-        return blockers if len(blockers) == len(running) else []
-
     def look_again(self, message: Message) -> None:
         """A call that *message* might wait for is being waited for now."""
-        blockers = self._blockers(message)
-        if blockers and all(call.is_awaited for call in blockers) and self.mailbox.remove(message):
-            self.dead_letter(message, "deadlock", self._deadlock(message, blockers[0]))
-
-    def _deadlock(self, message: Message, blocker: Call) -> DeadlockError:
-        assert blocker.asker is not None
-        steps = [(step.system_id, step.call_id) for step in message.chain]
-        circle = message.chain[steps.index((self.system._id, blocker.call_id)) :]
-        chain = " → ".join([f"{self.name}.{blocker.asker.method}()", *(step.asked for step in circle)])
-        return DeadlockError(f"{chain} would wait for itself")
+        deadlock = _deadlock.found(self, message, _deadlock.blockers(self, message))
+        if deadlock is not None and self.mailbox.remove(message):
+            self.dead_letter(message, "deadlock", deadlock)
 
     # -- messages that reach nobody ------------------------------------------------------
 

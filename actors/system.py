@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextvars import Context as ContextVars
 from contextvars import copy_context
-from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from actors import events
@@ -36,6 +35,7 @@ from actors.errors import ActorStopped, InvalidArgument, NotFound, Unavailable
 from actors.exit import Exit
 from actors.ref import Ref
 from actors.reply import Reply, failed
+from actors.statistics import Counts, SystemStatistics
 from actors.transport import Transport
 from actors.wire import Kind
 
@@ -44,35 +44,6 @@ P = ParamSpec("P")
 
 _LONGEST_CHAIN = 32
 """Asks of a chain of asks that travel with a message; a longer circle is not recognised."""
-
-
-@dataclass(frozen=True, slots=True)
-class SystemStatistics:
-    """
-    Counters of one process. `accepted = handled + in_progress + in_mailbox + dead_lettered`.
-
-    `refused` messages (full, not found, ended) were never accepted and stand outside the balance.
-    """
-
-    actors: int
-    accepted: int
-    handled: int
-    in_progress: int
-    in_mailbox: int
-    dead_lettered: int
-    refused: int
-    pending_asks: int
-    rejected_frames: int
-    threads: int
-
-
-class _Counts:
-    __slots__ = ("accepted", "begun", "dead_lettered", "handled", "refused", "resuming")
-
-    def __init__(self) -> None:
-        self.accepted = self.begun = self.handled = self.dead_lettered = self.refused = 0
-        self.resuming = 0
-        """Runners that go on with a full mailbox in the loop's next turn."""
 
 
 _systems: list[ActorSystem] = []
@@ -118,7 +89,7 @@ class ActorSystem:
         self._sinks: list[events.Sink] = list(sinks)
         self._id = new_host_id()
         """Tells this system from all others, in chains of asks."""
-        self._counts = _Counts()
+        self._counts = Counts()
         self._names = Names()
         self._top: list[Cell] = []
         self._tasks: set[asyncio.Task[Any]] = set()
