@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import signal
@@ -28,7 +29,8 @@ def codesearch() -> Iterator[ModuleType]:
     yield loading.load_file(str(EXAMPLES / "codesearch.py"))
     for name in ("codesearch", "codeindex"):
         sys.modules.pop(name, None)
-    sys.path.remove(str(EXAMPLES))
+    with contextlib.suppress(ValueError):
+        sys.path.remove(str(EXAMPLES))
 
 
 async def kill_on_progress(cluster: Any, plan: dict[float, str]) -> list[str]:
