@@ -5,9 +5,12 @@ are the same thing: clients of the stage over nng, without Ray.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any, TypeVar, overload
 
-from actors.errors import Unavailable
+from actors.errors import ActorError, Unavailable
+from actors.events import Event, PeerLost
 from actors.ref import Ref, as_order
 from actors.reply import Reply
 from actors.rundir import read_key
@@ -20,6 +23,8 @@ from supervisors.service import ServiceRef
 A = TypeVar("A")
 
 _QUESTION_TIMEOUT = 5.0
+_RETURN_LIMIT = 60.0
+_RETURN_POLL = 0.05
 
 
 def connect(app_name: str | None = None) -> Cluster:
@@ -40,6 +45,8 @@ class Cluster:
         self._registry = Registry(app_name)
         self._system: ActorSystem | None = None
         self._stage: Ref[Any] | None = None
+        self._stage_address = ""
+        self._returning: asyncio.Task[None] | None = None
 
     # -- connecting ------------------------------------------------------------------------
 
@@ -93,8 +100,31 @@ class Cluster:
     def _subscribe(self, system: ActorSystem, record: settings.StageRecord) -> Reply[Any]:
         self._system = system
         spawn_registry(system, self._registry)
+        system.subscribe(self._saw)
+        return self._follow(system, record)
+
+    def _follow(self, system: ActorSystem, record: settings.StageRecord) -> Reply[Any]:
+        self._stage_address = record.address
         self._stage = as_order(system.ref(f"{record.address}#stage"))
         return self._stage.options(timeout=_QUESTION_TIMEOUT).subscribe(system.address)
+
+    def _saw(self, event: Event) -> None:
+        if isinstance(event, PeerLost) and event.address == self._stage_address and self._returning is None:
+            self._returning = asyncio.get_running_loop().create_task(self._wait_return())
+
+    async def _wait_return(self) -> None:
+        """The stage is gone: calls go on from the membership we have, until its next life is there to follow."""
+        give_up_at = time.monotonic() + _RETURN_LIMIT
+        while self._system is not None and time.monotonic() < give_up_at:
+            try:
+                record = settings.find_record(self.app_name)
+                if record.address != self._stage_address:
+                    self._returning = None
+                    self._take(await self._follow(self._system, record))
+                    return
+            except ActorError:
+                pass  # not there yet
+            await asyncio.sleep(_RETURN_POLL)
 
     def _take(self, views: list[tuple[Any, ...]]) -> None:
         self._registry.take([ServiceView.from_plain(view) for view in views])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from supervisors.backoff import Backoff
 from supervisors.company import Company, Host, Slot
 from supervisors.driver import Driver
 from supervisors.orders import Begin, DeleteChild, StartChild, Stop, TerminateChild
+from supervisors.playbill import LivingMember, MemberEntry, ServiceEntry
 from supervisors.registry import MemberView, ServiceView
 from supervisors.service import ServicePlan
 from supervisors.spec import Kind, Restart, Shutdown
@@ -78,20 +79,32 @@ class Troupe(Actor):
         company: Company,
         on_view: Callable[[ServiceView], None],
         on_event: Callable[..., None],
+        commit: Callable[[ServiceEntry], Awaitable[None]],
+        epoch: int,
+        entry: ServiceEntry | None,
+        living: dict[str, tuple[Host, LivingMember]],
     ) -> None:
         self.plan = plan
         self._company = company
         self._on_view = on_view
         self._on_event = on_event
         self._members: dict[str, Member] = {}
-        self._size = plan.size
-        self._version = 0
+        self._commit = commit
+        self._epoch = epoch
+        self._entry = entry
+        """What an earlier stage has left behind of this service."""
+        self._entries = {member.name: member for member in entry.members} if entry is not None else {}
+        self._living = living
+        """Members that run already: they are taken over, not started."""
+        self._size = entry.size if entry is not None else plan.size
+        # Views of a later stage are newer than all of an earlier one.
+        self._version = epoch << 32
         self._is_dirty = False
-        self._failed = ""
+        self._failed = entry.failed if entry is not None else ""
         self._is_stopping = False
         self._end: asyncio.Future[Exit] | None = None
         self._settled: list[tuple[set[str], asyncio.Future[None]]] = []
-        self._incarnations: dict[str, int] = {}
+        self._incarnations: dict[str, int] = dict(entry.left) if entry is not None else {}
         """Of members that have left: their names come back, their counters go on."""
         self._driver = Driver(
             Supervision(
@@ -112,12 +125,20 @@ class Troupe(Actor):
         self._end = loop.create_future()
         self.context.serve_early()
         self._changed()
+        if self._failed:
+            self._end.set_result(Exit("shutdown", "intensity"))
+            return
+        wanted = self._size
+        # Who runs beyond the size was leaving when the stage went away.
+        self._size = max([wanted, *(int(name.rpartition("/")[2]) + 1 for name in self._living)])
         specs = tuple(self._spec(number) for number in range(self._size))
         begun = self._driver.order(Begin, specs)
         settled = self._when_settled({spec.id for spec in specs})
         # Whichever is first: a member that waits for room must not hold up the rest of the app.
         first: list[asyncio.Future[Any]] = [begun, settled]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if wanted < self._size:
+            await self.scale(wanted)
 
     async def on_stop(self, exit: Exit) -> None:
         self._is_stopping = True
@@ -130,6 +151,7 @@ class Troupe(Actor):
     async def scale(self, size: int) -> dict[str, Any]:
         """Have *size* members. Resolves when each runs, has left or waits for room; says what came of it."""
         before, self._size = self._size, size
+        await self._commit(self._playbill_entry())
         started = [self._spec(number) for number in range(before, size)]
         waiting = self._when_settled({spec.id for spec in started})
         for spec in started:
@@ -196,6 +218,19 @@ class Troupe(Actor):
     async def describe(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The service and its members as `ps` shows them."""
         return self._row(), [self._member_row(name) for name in self._members]
+
+    def _playbill_entry(self) -> ServiceEntry:
+        """This service for the playbill."""
+        members = tuple(
+            MemberEntry(
+                member.name,
+                member.uid,
+                member.incarnation,
+                member.slot.name if member.slot is not None else None,
+            )
+            for member in self._members.values()
+        )
+        return ServiceEntry(self.plan.name, self._size, self._failed, members, dict(self._incarnations))
 
     async def host_of(self, name: str) -> Host | None:
         """The host a member lives in now. `NotFound`."""
@@ -377,10 +412,25 @@ class Troupe(Actor):
 
     def _spec(self, number: int) -> MemberSpec:
         name = self._name(number)
-        self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.get(name, 0))
+        known = self._entries.pop(name, None)
+        if known is not None:
+            self._members[name] = Member(name, known.uid, known.incarnation)
+        else:
+            self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.get(name, 0))
         return MemberSpec(name, self.plan.restart, self.plan.shutdown)
 
+    def _take_up(self, member: Member, host: Host, living: LivingMember) -> None:
+        """A member that runs already goes on, in the same process and life."""
+        member.uid, member.incarnation, member.has_worked = living.uid, living.incarnation, living.has_worked
+        member.host, member.slot, member.is_registered, member.has_settled = host, host.slot, True, True
+        self._driver.feed(facts.Started(member.name))
+        self._changed()
+
     async def _start(self, member: Member) -> None:
+        found = self._living.pop(member.name, None)
+        if found is not None and not found[0].dead:
+            self._take_up(member, *found)
+            return
         member.incarnation += 1
         member.has_worked = False
         incarnation = member.incarnation
@@ -394,9 +444,12 @@ class Troupe(Actor):
         self._pend(member, "")
         member.host = host
         self._changed()
+        await self._commit(
+            self._playbill_entry()
+        )  # a stage that comes after us must not give this incarnation again
         try:
             assert host.ref is not None
-            outcome = await host.ref.start_member(member.name, member.uid, incarnation)
+            outcome = await host.ref.start_member(self._epoch, member.name, member.uid, incarnation)
         except ActorError:
             return  # its process is gone; the proof is on its way
         if member.host is not host or member.incarnation != incarnation:
@@ -439,7 +492,7 @@ class Troupe(Actor):
         if host is not None and host.ref is not None and not host.dead:
             try:
                 plain = await host.ref.stop_member(
-                    member.name, 0.0 if isinstance(shutdown, str) else shutdown, hand_back
+                    self._epoch, member.name, 0.0 if isinstance(shutdown, str) else shutdown, hand_back
                 )
             except ActorError:
                 return  # its process is gone; the proof is on its way
@@ -479,7 +532,7 @@ class _MemberLauncher:
             and member.is_registered
             and not member.host.dead
         ):
-            member.host.ref.tell("forget_member", member.name)
+            member.host.ref.tell("forget_member", troupe._epoch, member.name)
         if member.slot is not None:
             troupe._company.leave_slot(member.slot, member.name)
         member.slot = member.host = None
