@@ -75,9 +75,15 @@ class Runner:
                 message.task = task
                 life.running.append(message)
                 counts.begun += 1
+                timer = None
+                if cell.handler_timeout != math.inf:
+                    overrun = partial(self._overran, message)
+                    timer = cell.system.clock.call_later(cell.handler_timeout, overrun)
                 try:
                     await self._handle(message, method)
                 finally:
+                    if timer is not None:
+                        timer.cancel()
                     message.task = None
                     life.running.remove(message)
                     counts.handled += 1
@@ -249,6 +255,17 @@ class Runner:
             message.answer._answer_error(DeadlineExceeded(f"{what} ran out of time"))
         else:
             message.answer._answer_error(Cancelled(f"{what} was cancelled"))
+
+    def _overran(self, message: Message) -> None:
+        """A handler has run for `handler_timeout`: its actor hangs, and ends. `Life.end` cuts it short."""
+        cell, life = self._cell, self._life
+        if cell.life is not life or not cell.serves(life):
+            return  # it ends already, within its shutdown time
+        limit = f"its handler_timeout ({cell.handler_timeout:g} s)"
+        hung = Unavailable(f"{cell.name}.{message.method}() ran longer than {limit}", reason="hung")
+        self._answer_error(message, hung)
+        message.answer = None
+        cell.life_ends(life, Exit("hung", f"handler_timeout: {message.method}() ran longer than {limit}"))
 
     def _failed(self, message: Message, method: Method, error: BaseException) -> None:
         """An exception escaped a handler: an answer, or a crash."""

@@ -108,6 +108,14 @@ class ThreadAbandoned(Event):
     actor: str
 
 
+@dataclass(frozen=True, slots=True)
+class HandlerAbandoned(Event):
+    """An `async` handler was cancelled and did not end; it goes on until it does."""
+
+    kind: ClassVar[str] = "handler.abandoned"
+    actor: str
+
+
 def log_sink(event: Event) -> None:
     """Log crashes, dead letters, rejected frames and unread failures; ignore the ordinary course."""
     if isinstance(event, ActorExited):

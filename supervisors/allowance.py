@@ -44,6 +44,9 @@ class Allowance(Protocol):
     def delay(self, child: Child, cause: Cause) -> float:
         """Seconds to wait before the child's next start; 0 is none."""
 
+    def take_back(self, children: Sequence[Child]) -> None:
+        """The newest incident of *children*, one for all of them, turns out not to count."""
+
     def waited(self, child: Child, seconds: float, now: float) -> None:
         """The child has backed off for *seconds*, which must not age its attempts."""
 
@@ -83,6 +86,9 @@ class SharedAllowance:
         child.waits += 1
         return self._backoff.delay(child.waits, self._random)
 
+    def take_back(self, children: Sequence[Child]) -> None:
+        any(self._window.take_back(child.id) for child in children)  # counted under the first of them
+
     def waited(self, child: Child, seconds: float, now: float) -> None:
         self._window.postpone(child.id, seconds, now)
 
@@ -121,6 +127,10 @@ class MemberAllowance:
             return 0.0
         child.waits += 1
         return self._backoff.delay(child.waits, self._random)
+
+    def take_back(self, children: Sequence[Child]) -> None:
+        for child in children:
+            child.window.take_back(child.id)
 
     def waited(self, child: Child, seconds: float, now: float) -> None:
         """Nothing: seconds of running do not pass while it waits."""

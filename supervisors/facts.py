@@ -50,6 +50,17 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
+class Explained:
+    """Why lives ended is known now; their `Exited` had said *told*, that very object."""
+
+    ids: tuple[str, ...]
+    told: Exit
+    exit: Exit
+    is_forgiven: bool = False
+    """True when it was counted and turns out not to count."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """A life ended because a `Halt` asked for it."""
 
@@ -64,4 +75,4 @@ class RetryDue:
     id: str
 
 
-Fact = Started | Ignored | StartFailed | Exited | Stopped | RetryDue
+Fact = Started | Ignored | StartFailed | Exited | Explained | Stopped | RetryDue

@@ -43,6 +43,8 @@ class ChildSpec:
     mailbox: int | None = field(default=None, kw_only=True)
     """None leaves it to the class, here and in `concurrency`."""
     concurrency: int | None = field(default=None, kw_only=True)
+    handler_timeout: float | None = field(default=None, kw_only=True)
+    """Seconds that one handler may run before the child counts as hung."""
 
     def __post_init__(self) -> None:
         checks.name("ChildSpec", "id", self.id)
@@ -54,6 +56,8 @@ class ChildSpec:
         for limit in ("mailbox", "concurrency"):
             if getattr(self, limit) is not None:
                 checks.whole("ChildSpec", limit, getattr(self, limit), least=1)
+        if self.handler_timeout is not None:
+            checks.positive("ChildSpec", "handler_timeout", self.handler_timeout, allow_infinity=True)
         args, kwargs = bound_arguments("ChildSpec", self.actor_class, self.args, self.kwargs)
         object.__setattr__(self, "args", args)
         object.__setattr__(self, "kwargs", kwargs)

@@ -27,8 +27,9 @@ from actors.ref import Ref
 from actors.rundir import read_key
 from actors.system import ActorSystem
 from actors.transport import open_nng
-from supervisors import placement, settings
+from supervisors import evidence, health, placement, settings, vigil
 from supervisors.company import Company, Host
+from supervisors.exits import Verdict
 from supervisors.playbill import HostReality, LivingMember, Playbill, ServiceEntry, newest
 from supervisors.registry import REGISTRY_NAME, Registry, ServiceView
 from supervisors.service import ServicePlan
@@ -50,6 +51,7 @@ class StageProcess:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         sys.setswitchinterval(0.0005)
+        evidence.leave_traces(config["run_dir"], vigil.NAME)
         self.config = config
         before = self._record_before()
         self.is_return = before is not None
@@ -67,6 +69,7 @@ class StageProcess:
         self._stage = self.system.options(name=STAGE_ACTOR).spawn(Stage, self)
         self._stage.wait_started().result(timeout=30)
         self._record().write(self._record_path)
+        self._stage.tell("beat", self._record_path)
 
     @property
     def _record_path(self) -> str:
@@ -157,7 +160,10 @@ class Stage(Actor):
             self.context.system,
             self._host_config(config),
             self._app.get("understudies", 1),
+            heartbeat_limit=config.get("heartbeat_limit", 10.0),
             on_died=self._host_died,
+            on_explained=self._host_explained,
+            on_refused=process.close,
             on_event=self._note,
         )
 
@@ -299,6 +305,14 @@ class Stage(Actor):
             [hosts, *(int(free.get(name, 0.0) // amount) for name, amount in amounts.items() if amount)]
         )
 
+    async def beat(self, record_path: str) -> None:
+        """Show the house from now on that this loop turns."""
+        beat = vigil.Beat(record_path)
+        period = health.beat(self._process.config.get("heartbeat_limit", 10.0))
+        while True:
+            beat.touch()
+            await asyncio.sleep(period)
+
     async def wait_ready(self) -> dict[str, Any]:
         """Resolves when every service has started what can be placed; says what `ps` says."""
         await self._ready.wait()
@@ -340,19 +354,37 @@ class Stage(Actor):
         if troupe is not None:
             await troupe.worked(name, incarnation)
 
-    def _host_died(self, host: Host, members: tuple[str, ...], exit: Exit, counts: bool) -> None:
+    async def member_hung(self, host: str, name: str, incarnation: int, exit: tuple[str, str, str]) -> None:
+        """A handler of a member holds on beyond its limit: its host's process has to end."""
+        found = self._company.host_named(host)
+        if found is not None and not found.dead:
+            await self._company.end_hung(found, exit_from_plain(exit)[0])
+
+    def _host_died(self, host: Host, members: tuple[str, ...], verdict: Verdict) -> None:
+        self._note_end("host.died" if host.service is not None else "understudy.died", host, members, verdict)
         troupe = self._troupes.get(host.service or "")
-        if host.service is not None:
-            self._note(
-                "host.died",
-                host=host.name,
-                pid=host.pid,
-                service=host.service,
-                members=list(members),
-                reason=str(exit),
-            )
         if troupe is not None and members:
-            troupe.tell(Troupe.host_died, host, members, exit, counts)
+            troupe.tell(Troupe.host_died, host, members, verdict)
+
+    def _host_explained(self, host: Host, members: tuple[str, ...], told: Verdict, verdict: Verdict) -> None:
+        self._note_end("host.explained", host, members, verdict)
+        troupe = self._troupes.get(host.service or "")
+        if troupe is not None and members:
+            troupe.tell(Troupe.host_explained, members, told, verdict)
+
+    def _note_end(self, event: str, host: Host, members: tuple[str, ...], verdict: Verdict) -> None:
+        self._note(
+            event,
+            supervisor=host.service or "company",
+            context="died",
+            reason=str(verdict.exit),
+            child=host.name,
+            host=host.name,
+            pid=host.pid,
+            service=host.service,
+            members=list(members),
+            traceback=verdict.stack,
+        )
 
     # -- views --------------------------------------------------------------------------------
 

@@ -149,6 +149,8 @@ class Supervision:
                 self._lanes.put(id, self._recovery.retry(id))
             case facts.Exited():
                 self._take_exits(event)
+            case facts.Explained():
+                self._take_explanation(event)
             case facts.Started(id) | facts.Ignored(id) | facts.StartFailed(id, _) | facts.Stopped(id, _):
                 child = self._roster.get(id)
                 if child is not None:
@@ -165,6 +167,16 @@ class Supervision:
         for group in self._lanes.split(failed):
             self._lanes.put(group[0].id, self._recovery.recover(group, cause))
         self._wake(ended)
+
+    def _take_explanation(self, event: facts.Explained) -> None:
+        children = [child for child in self._roster if child.id in event.ids]
+        for child in children:
+            if child.last_exit is event.told:
+                child.last_exit = event.exit
+        if event.is_forgiven:
+            for cause in {child.cause for child in children if child.cause is not None}:
+                cause.counts = False  # nothing has been decided about it yet
+            self._allowance.take_back([child for child in children if child.cause is None])
 
     def _wake(self, children: Sequence[Child]) -> None:
         """Let the jobs that wait for *children* look again."""

@@ -159,6 +159,7 @@ class LocalLauncher:
             shutdown=shutdown_seconds(spec.shutdown_time),
             mailbox=spec.mailbox,
             concurrency=spec.concurrency,
+            handler_timeout=spec.handler_timeout,
         )
 
     def halt(self, child_id: str, shutdown: Shutdown) -> None:

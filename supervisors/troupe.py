@@ -22,6 +22,7 @@ from supervisors.actions import Report
 from supervisors.backoff import Backoff
 from supervisors.company import Company, Host, Slot
 from supervisors.driver import Driver
+from supervisors.exits import Verdict
 from supervisors.orders import Begin, DeleteChild, StartChild, Stop, TerminateChild
 from supervisors.playbill import LivingMember, MemberEntry, ServiceEntry
 from supervisors.registry import MemberView, ServiceView
@@ -200,20 +201,33 @@ class Troupe(Actor):
         if member is not None and member.incarnation == incarnation:
             member.has_worked = True
 
-    async def host_died(self, host: Host, members: tuple[str, ...], exit: Exit, counts: bool) -> None:
+    async def host_died(self, host: Host, members: tuple[str, ...], verdict: Verdict) -> None:
         """A host's process ended, and all of *members* with it: one incident."""
+        exit = verdict.exit
         ended = []
         has_worked = False
         for name in members:
             member = self._members.get(name)
             if member is not None and member.host is host:
                 member.host, member.is_registered = None, False
-                member.last_exit, member.traceback = exit, ""
+                member.last_exit, member.traceback = exit, verdict.stack or host.stack
                 has_worked = has_worked or member.has_worked
                 ended.append(name)
         if ended:
-            self._driver.feed(facts.Exited(tuple(ended), exit, handled=int(has_worked), counts=counts))
+            handled = int(has_worked)
+            self._driver.feed(facts.Exited(tuple(ended), exit, handled, counts=verdict.counts))
             self._changed()
+
+    async def host_explained(self, members: tuple[str, ...], told: Verdict, verdict: Verdict) -> None:
+        """Why a host's process ended is known now; it had been reported as *told*."""
+        for name in members:
+            member = self._members.get(name)
+            if member is not None and member.last_exit is told.exit:
+                member.last_exit = verdict.exit
+        self._driver.feed(
+            facts.Explained(members, told.exit, verdict.exit, is_forgiven=told.counts and not verdict.counts)
+        )
+        self._changed()
 
     async def describe(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The service and its members as `ps` shows them."""
@@ -423,6 +437,7 @@ class Troupe(Actor):
         """A member that runs already goes on, in the same process and life."""
         member.uid, member.incarnation, member.has_worked = living.uid, living.incarnation, living.has_worked
         member.host, member.slot, member.is_registered, member.has_settled = host, host.slot, True, True
+        host.handler_timeout = self.plan.handler_timeout
         self._driver.feed(facts.Started(member.name))
         self._changed()
 
@@ -449,9 +464,12 @@ class Troupe(Actor):
         )  # a stage that comes after us must not give this incarnation again
         try:
             assert host.ref is not None
+            host.starting.add(member.name)
             outcome = await host.ref.start_member(self._epoch, member.name, member.uid, incarnation)
         except ActorError:
             return  # its process is gone; the proof is on its way
+        finally:
+            host.starting.discard(member.name)
         if member.host is not host or member.incarnation != incarnation:
             return  # it died meanwhile, and what it said before is about a life that is over
         member.is_registered = True
