@@ -483,6 +483,7 @@ class Company:
             context="hung",
             reason=str(exit),
             child=", ".join(host.members) or host.name,
+            members=list(host.members),
             host=host.name,
             pid=host.pid,
             traceback=readable(stack),
@@ -500,7 +501,14 @@ class Company:
                 evidence.remove_traces(self._run_dir, host.name)
                 reason = f"{crash_signal(crash)}, {reason}" if crash else reason
                 if not self._closing:
-                    self._on_event("host.failed", host=host.name, reason=reason)
+                    self._on_event(
+                        "host.failed",
+                        supervisor=host.service or "company",
+                        context="start_failed",
+                        reason=reason,
+                        child=host.name,
+                        host=host.name,
+                    )
                     self._system.clock.call_later(_START_PAUSE, self._refill)
 
     async def _watch_lifelines(self) -> None:

@@ -77,11 +77,14 @@ def crash_signal(crash: str) -> str:
 
 
 def readable(stack: str) -> str:
-    """What `faulthandler` wrote, the threads that run the user's code first, and not endlessly long."""
+    """What `faulthandler` wrote: of all threads the one that crashed and those in the user's code."""
     head, *threads = re.split(r"^(?=(?:Thread|Current thread) 0x)", stack, flags=re.MULTILINE)
-    threads = [thread.rstrip() for thread in threads]
-    threads.sort(key=lambda thread: not _is_users(thread))
-    text = "\n\n".join([head.strip(), *threads] if head.strip() else threads)
+    crashed = [thread for thread in threads if head.strip() and thread.startswith("Current")]
+    shown = crashed + [thread for thread in threads if thread not in crashed and _is_users(thread)]
+    parts = [part.strip() for part in [head, *(shown or threads)] if part.strip()]
+    if shown and len(shown) < len(threads):
+        parts.append(f"({len(threads) - len(shown)} more threads, none of them in code of yours)")
+    text = "\n\n".join(parts)
     return text if len(text) <= _LONGEST_STACK else f"{text[:_LONGEST_STACK]}\n…"
 
 

@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import sys
 import threading
-import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ from actors.exit import Exit
 from actors.ref import Ref, as_order
 from actors.rundir import read_key
 from actors.system import ActorSystem
+from actors.tracebacks import users_traceback
 from actors.transport import open_nng
 from supervisors import evidence, loading
 from supervisors.company import HOST_ACTOR
@@ -375,6 +375,6 @@ def plain_exit(exit: Exit) -> tuple[str, str, str]:
         return (
             exit.kind,
             f"{type(detail).__name__}: {detail}",
-            "".join(traceback.format_exception(detail)).rstrip(),
+            users_traceback(detail),
         )
     return exit.kind, "" if detail is None else str(detail), ""

@@ -14,8 +14,6 @@ import math
 import os
 import sys
 import threading
-import time
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
@@ -30,13 +28,13 @@ from actors.transport import open_nng
 from supervisors import evidence, health, placement, settings, vigil
 from supervisors.company import Company, Host
 from supervisors.exits import Verdict
+from supervisors.journal import Journal
 from supervisors.playbill import HostReality, LivingMember, Playbill, ServiceEntry, newest
 from supervisors.registry import REGISTRY_NAME, Registry, ServiceView
 from supervisors.service import ServicePlan
 from supervisors.troupe import Troupe, exit_from_plain
 
 STAGE_ACTOR = "stage"
-_KEPT_EVENTS = 10_000
 _COMMIT_LIMIT = 0.05
 """Seconds that a change waits for a host to keep it."""
 
@@ -145,9 +143,8 @@ class Stage(Actor):
             plain["name"]: ServicePlan.from_plain(plain) for plain in self._app.get("services", ())
         }
         self._subscribers: dict[str, Ref[Any]] = {}
-        self._events: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
-        self._event_number = 0
-        self._listeners: set[asyncio.Event] = set()
+        self._journal = Journal(self.context.system.clock)
+        self._note = self._journal.note
         self._ready = asyncio.Event()
         self._is_stopping = False
         self._stopped: asyncio.Future[None] | None = None
@@ -341,9 +338,12 @@ class Stage(Actor):
             if traceback:
                 self._note(
                     "member.crashed",
+                    supervisor=name.partition("/")[0],
+                    context="crashed",
+                    reason=str(reason),
+                    child=name,
                     member=name,
                     incarnation=incarnation,
-                    reason=str(reason),
                     traceback=traceback,
                 )
             await troupe.exited(name, incarnation, reason, traceback, handled)
@@ -361,7 +361,8 @@ class Stage(Actor):
             await self._company.end_hung(found, exit_from_plain(exit)[0])
 
     def _host_died(self, host: Host, members: tuple[str, ...], verdict: Verdict) -> None:
-        self._note_end("host.died" if host.service is not None else "understudy.died", host, members, verdict)
+        event = "host.died" if host.service is not None else "understudy.died"
+        self._note_end(event, host, members, verdict)
         troupe = self._troupes.get(host.service or "")
         if troupe is not None and members:
             troupe.tell(Troupe.host_died, host, members, verdict)
@@ -475,21 +476,8 @@ class Stage(Actor):
 
     async def events(self, follow: bool = False, last: int = 100) -> AsyncGenerator[dict[str, Any], None]:
         """The last events, oldest first; with *follow* all that come, until the stream is cancelled."""
-        seen = self._event_number - last if last else self._event_number
-        news = asyncio.Event()
-        self._listeners.add(news)
-        try:
-            while True:
-                news.clear()
-                for event in list(self._events):
-                    if event["number"] > seen:
-                        seen = event["number"]
-                        yield event
-                if not follow:
-                    return
-                await news.wait()
-        finally:
-            self._listeners.discard(news)
+        async for event in self._journal.read(follow, last):
+            yield event
 
     # -- orders --------------------------------------------------------------------------------
 
@@ -590,13 +578,6 @@ class Stage(Actor):
                 f"service {service} has not begun to start yet", may_have_run=False, reason="starting"
             )
         return troupe
-
-    def _note(self, event: str, **fields: Any) -> None:
-        """Write down an event and wake who listens."""
-        self._event_number += 1
-        self._events.append({"number": self._event_number, "time": time.time(), "event": event, **fields})
-        for listener in self._listeners:
-            listener.set()
 
 
 def _waiting_row(plan: ServicePlan) -> dict[str, Any]:

@@ -395,9 +395,12 @@ class Troupe(Actor):
             member.last_exit, member.has_settled = report.exit, True
         self._on_event(
             f"member.{report.what}",
+            supervisor=self.plan.name,
+            context=report.what,
+            reason=str(report.exit) if report.exit is not None else "",
+            child=report.id,
             member=report.id,
             service=self.plan.name,
-            reason=str(report.exit) if report.exit is not None else "",
             restarts=report.restarts,
             delay=round(report.delay, 3),
         )
@@ -414,7 +417,14 @@ class Troupe(Actor):
                 None,
             )
             self._failed = f"gave up: {worst if worst is not None else exit}"
-            self._on_event("service.failed", service=self.plan.name, reason=self._failed)
+            self._on_event(
+                "service.failed",
+                supervisor="stage",
+                context="gave_up",
+                reason=self._failed,
+                child=self.plan.name,
+                service=self.plan.name,
+            )
         if self._end is not None and not self._end.done():
             self._end.set_result(exit)
         self._changed()

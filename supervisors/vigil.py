@@ -33,7 +33,7 @@ class Beat:
 
 
 class Vigil:
-    """The house's side. `look` is called every `period` seconds or so; it says when it has ended the stage."""
+    """The house's side. `look`, called every `period` seconds, tells when it has ended the stage."""
 
     def __init__(self, run_dir: str, limit: float) -> None:
         self._run_dir = run_dir

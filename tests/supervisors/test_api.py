@@ -63,16 +63,17 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         (
             ChildSpec,
             "(id, actor_class, *, args=(), kwargs=…, restart='permanent', shutdown=None, start_timeout=60.0,"
-            " mailbox=None, concurrency=None)",
+            " mailbox=None, concurrency=None, handler_timeout=None)",
         ),
         (Supervisor, "(children=(), strategy='one_for_one', intensity=3, period=5.0, *, backoff=None)"),
         (
             Service,
             "(name, actor_class, *, args=(), kwargs=…, size=1, resources=…, per_host=None,"
             " restart='permanent', strategy='one_for_one', intensity=None, period=5.0, backoff=…,"
-            " shutdown=5.0, start_timeout=60.0, mailbox=None, routing='least_busy', concurrency=None)",
+            " shutdown=5.0, start_timeout=60.0, mailbox=None, routing='least_busy', concurrency=None,"
+            " handler_timeout=None)",
         ),
-        (App, "(*services, name=None, understudies=1, orphan_timeout=None)"),
+        (App, "(*services, name=None, understudies=1, heartbeat_limit=10.0, orphan_timeout=None)"),
         (App.run, "(self, *, address=None, num_cpus=None, num_gpus=None, labels=None, resources=None)"),
         (Resources, "(cpu=0, gpu=0, memory=None, labels=…, custom=…)"),
         (Backoff, "(initial=0.2, factor=2, maximum=30, jitter=0.2)"),
@@ -114,7 +115,7 @@ def test_the_operations_of_a_cluster_are_these() -> None:
     [
         (supervisors, ["DynamicSupervisor", "Group", "Autoscale"]),
         (Cluster, ["restart", "reset"]),
-        (Actor, ["overflow", "handler_timeout"]),
+        (Actor, ["overflow"]),
         (ServiceRef, ["restart", "reset"]),
     ],
 )
@@ -125,10 +126,10 @@ def test_what_does_not_work_yet_is_not_there(owner: object, absent: list[str]) -
 @pytest.mark.parametrize(
     ("function", "absent"),
     [
-        (ChildSpec, ["significant", "overflow", "handler_timeout"]),
+        (ChildSpec, ["significant", "overflow"]),
         (Supervisor, ["auto_shutdown", "max_children"]),
-        (Service, ["understudies", "overflow", "handler_timeout", "autoscale", "version"]),
-        (App, ["escalate", "heartbeat_limit"]),
+        (Service, ["understudies", "overflow", "autoscale", "version"]),
+        (App, ["escalate"]),
         (ServiceRef.options, ["reliable", "idempotency_key"]),
     ],
 )
