@@ -91,7 +91,7 @@ class Cluster:
 
     def _stop_waiting(self) -> None:
         returning, self._returning = self._returning, None
-        if returning is not None:
+        if returning is not None and not returning.done():
             returning.get_loop().call_soon_threadsafe(returning.cancel)
 
     def __enter__(self) -> Cluster:
@@ -124,7 +124,9 @@ class Cluster:
         return self._stage.options(timeout=_QUESTION_TIMEOUT).subscribe(system.address)
 
     def _saw(self, event: Event) -> None:
-        if isinstance(event, PeerLost) and event.address == self._stage_address and self._returning is None:
+        if self._system is None or self._returning is not None:
+            return
+        if isinstance(event, PeerLost) and event.address == self._stage_address:
             self._returning = asyncio.get_running_loop().create_task(self._wait_return())
 
     async def _wait_return(self) -> None:
