@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -41,13 +42,20 @@ class Commands(click.Group):
         except (Unavailable, DeadlineExceeded) as error:
             _fail(str(error), UNREACHABLE)
         except ActorError as error:
-            _fail(str(error), ERROR)
+            _fail(_told(error), ERROR)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="understudy")
 def main() -> None:
     """Supervised actors as services: run them, watch them, break them, scale them."""
+
+
+def _told(error: ActorError) -> str:
+    """The error's text; what the user's own code raised comes with its type, as in a traceback."""
+    if getattr(error, "is_ours", True):
+        return str(error)
+    return f"{getattr(error, 'type_name', '').rpartition('.')[2]}: {error}"
 
 
 def _fail(text: str, code: int) -> None:
@@ -125,6 +133,36 @@ def events(app_name: str | None, follow: bool, last: int, output: str) -> None:
 
 
 @main.command()
+@click.argument("service")
+@which_app
+@output
+def describe(service: str, app_name: str | None, output: str) -> None:
+    """A service: its class, methods, resources and strategy."""
+    with _door(app_name) as door:
+        found = door.ask("stage", "describe", service)
+    _json(found) if output == "json" else click.echo(status.description_text(found))
+
+
+@main.command()
+@which_app
+@click.option("--period", default=1.0, show_default=True, help="Seconds between two looks.")
+def top(app_name: str | None, period: float) -> None:
+    """A live view of `ps`, until Ctrl-C."""
+    if not period > 0:
+        raise click.UsageError(f"--period {period:g} must be above 0")
+    with _door(app_name) as door:
+        try:
+            while True:
+                screen = status.ps_text(door.ask("stage", "ps"))
+                if sys.stdout.isatty():
+                    click.clear()
+                click.echo(screen)
+                time.sleep(period)
+        except KeyboardInterrupt:
+            pass
+
+
+@main.command()
 @click.option("--sweep", is_flag=True, help="Remove what dead apps have left.")
 @output
 def doctor(sweep: bool, output: str) -> None:
@@ -155,7 +193,7 @@ def scale(sizes: tuple[str, ...], wait: bool, app_name: str | None, output: str)
     wanted = []
     for each in sizes:
         service, mark, size = each.partition("=")
-        if not mark or not service or not size.lstrip("+-").isdecimal():
+        if not mark or not service or not re.fullmatch(r"[+-]?\d+", size):
             raise click.UsageError(f"{each!r} is not SERVICE=SIZE, with SIZE a number, +N or -N")
         wanted.append((service, size if size[0] in "+-" else int(size)))
     with _door(app_name) as door:
@@ -171,7 +209,7 @@ def scale(sizes: tuple[str, ...], wait: bool, app_name: str | None, output: str)
         click.echo(f"{report['service']}: {report['size']} members{'' if wait else ' wanted'}{pending}")
 
 
-@main.command()
+@main.command(context_settings={"ignore_unknown_options": True})  # -1 is a number
 @click.argument("target", metavar="SERVICE.METHOD")
 @click.argument("arguments", nargs=-1, metavar="[JSON…]")
 @click.option("--timeout", type=float, help="Seconds; the service's own by default.")
@@ -245,6 +283,35 @@ def _wait_back(door: Door, member: str, old_pid: int, limit: float = 10.0) -> di
 
 
 @main.command()
+@click.argument("name", metavar="SERVICE|MEMBER")
+@click.option("--rolling", is_flag=True, help="One member after the other, each when the one before runs.")
+@which_app
+@output
+def restart(name: str, rolling: bool, app_name: str | None, output: str) -> None:
+    """New lives in order, for a service or one member (`kitchen/2`)."""
+    with _door(app_name) as door:
+        report = door.ask("stage", "restart", name, rolling, timeout=None)
+    _json(report) if output == "json" else click.echo(
+        f"restarted: {', '.join(report['restarted']) or 'nobody'}"
+    )
+
+
+@main.command()
+@click.argument("service")
+@which_app
+@output
+def reset(service: str, app_name: str | None, output: str) -> None:
+    """Revive a service that has failed."""
+    with _door(app_name) as door:
+        report = door.ask("stage", "reset", service, timeout=None)
+    if output == "json":
+        _json(report)
+    else:
+        click.echo(f"{service}: {'revived, ' if report['revived'] else 'had not failed, '}{report['state']}")
+    sys.exit(UNHEALTHY if report["state"] in ("failed", "degraded") else OK)
+
+
+@main.command()
 @which_app
 @click.option("--force", is_flag=True, help="End everything at once, without the actors' shutdown times.")
 def down(app_name: str | None, force: bool) -> None:
@@ -309,7 +376,7 @@ def up(
     labels: tuple[str, ...],
     resources: tuple[str, ...],
 ) -> None:
-    """Start an app in the foreground; Ctrl-C stops it in order. What follows `--` goes to the file's `main`."""
+    """Start an app in the foreground; Ctrl-C stops it. What follows `--` goes to the file's `main`."""
     from supervisors.foreground import run_foreground
 
     size = {

@@ -55,7 +55,11 @@ class Cluster:
         record = settings.find_record(self.app_name)
         system = self._new_system(record)
         system.__enter__()
-        self._take(self._subscribe(system, record).result())
+        try:
+            self._take(self._subscribe(system, record).result())
+        except BaseException:
+            self.close()
+            raise
         return self
 
     async def open_here(self) -> Cluster:
@@ -63,12 +67,17 @@ class Cluster:
         record = settings.find_record(self.app_name)
         system = self._new_system(record)
         await system.__aenter__()
-        self._take(await self._subscribe(system, record))
+        try:
+            self._take(await self._subscribe(system, record))
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     def close(self) -> None:
         """Disconnect; the app goes on. Closing twice is fine. From another thread than the system's loop."""
         system, self._system = self._system, None
+        self._stop_waiting()
         if system is not None:
             system.stop().result()
             system.join()
@@ -76,8 +85,14 @@ class Cluster:
     async def aclose(self) -> None:
         """`close` for who opened on a running loop."""
         system, self._system = self._system, None
+        self._stop_waiting()
         if system is not None:
             await system.stop()
+
+    def _stop_waiting(self) -> None:
+        returning, self._returning = self._returning, None
+        if returning is not None and not returning.done():
+            returning.get_loop().call_soon_threadsafe(returning.cancel)
 
     def __enter__(self) -> Cluster:
         return self if self._system is not None else self.open()
@@ -109,7 +124,9 @@ class Cluster:
         return self._stage.options(timeout=_QUESTION_TIMEOUT).subscribe(system.address)
 
     def _saw(self, event: Event) -> None:
-        if isinstance(event, PeerLost) and event.address == self._stage_address and self._returning is None:
+        if self._system is None or self._returning is not None:
+            return
+        if isinstance(event, PeerLost) and event.address == self._stage_address:
             self._returning = asyncio.get_running_loop().create_task(self._wait_return())
 
     async def _wait_return(self) -> None:
@@ -167,6 +184,22 @@ class Cluster:
     def kill(self, member: str, *, yes: bool = False) -> Reply[dict[str, Any]]:
         """SIGKILL a member's process. `Refusal` when others live in it, unless *yes*."""
         return self._order("kill_member", member, yes)
+
+    def restart(self, name: str, *, rolling: bool = False) -> Reply[dict[str, Any]]:
+        """
+        New lives for a service or one member, in order: running handlers finish, mailboxes stay.
+
+        *rolling* restarts one member after the other, each when the one before runs. Nothing is counted.
+        """
+        return self._order("restart", name, rolling)
+
+    def reset(self, service: str) -> Reply[dict[str, Any]]:
+        """Revive a service that has failed, with fresh limits."""
+        return self._order("reset", service)
+
+    def describe(self, service: str) -> Reply[dict[str, Any]]:
+        """Class, methods with signatures and docstrings, resources and strategy of a service."""
+        return self._ask("describe", service)
 
     def stop(self) -> Reply[None]:
         """Stop the app, for everyone, in order."""

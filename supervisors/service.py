@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from actors.actor import methods_of
+from actors.actor import Method, methods_of
 from actors.errors import InvalidArgument, NotFound, nearest
 from actors.ref import Ref
 from actors.reply import Outcome, Reply, gather
@@ -48,7 +48,10 @@ class Service(Generic[A]):
     resources: Resources = field(default_factory=Resources, kw_only=True)
     """What one member needs; a host asks for the sum of its members."""
     per_host: int | None = field(default=None, kw_only=True)
-    """Members that share a process. None: 1 when `resources` asks for anything, else spread over as many hosts as the cluster has CPUs."""
+    """Members that share a process.
+
+    None: 1 when `resources` asks for anything, else they spread over as many hosts as the cluster has CPUs.
+    """
     restart: Restart = field(default="permanent", kw_only=True)
     strategy: Strategy = field(default="one_for_one", kw_only=True)
     intensity: int | None = field(default=None, kw_only=True)
@@ -120,7 +123,7 @@ class Service(Generic[A]):
             handler_timeout=self.handler_timeout or cls.handler_timeout,
             routing=self.routing,
             ask_timeout=cls.ask_timeout,
-            methods=sorted(methods_of(cls)),
+            methods=[_described(method) for _, method in sorted(methods_of(cls).items())],
             doc=inspect.getdoc(cls) or "",
         )
 
@@ -150,7 +153,8 @@ class ServicePlan:
     handler_timeout: float
     routing: str
     ask_timeout: float | None
-    methods: list[str]
+    methods: list[dict[str, str]]
+    """Name, signature, docstring and kind of each."""
     doc: str
 
     def to_plain(self) -> dict[str, Any]:
@@ -161,6 +165,17 @@ class ServicePlan:
     def from_plain(cls, plain: Mapping[str, Any]) -> ServicePlan:
         """The other way round."""
         return cls(**plain)
+
+
+def _described(method: Method) -> dict[str, str]:
+    signature = inspect.signature(method.function)
+    without_self = signature.replace(parameters=list(signature.parameters.values())[1:])
+    return {
+        "name": method.name,
+        "signature": str(without_self),
+        "doc": inspect.getdoc(method.function) or "",
+        "kind": "stream" if "stream" in method.kind else "value",
+    }
 
 
 class ServiceRef(Routed[A]):
@@ -187,7 +202,7 @@ class ServiceRef(Routed[A]):
         return ref if not self._timeout_given else ref.options(timeout=self._timeout)
 
     def broadcast(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[dict[str, Outcome[Any]]]:
-        """Call *method* on every member at once; the reply has each one's `Outcome` by name, failures included."""
+        """Call *method* on every member at once; the reply has each `Outcome` by name, failures included."""
         view = self._router.registry.view(self._router.name)
         refs = {
             member.name: self._router.registry.member_ref(member, self._timeout) for member in view.members

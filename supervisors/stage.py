@@ -313,6 +313,7 @@ class Stage(Actor):
     async def wait_ready(self) -> dict[str, Any]:
         """Resolves when every service has started what can be placed; says what `ps` says."""
         await self._ready.wait()
+        await self._told()
         return await self.ps()
 
     # -- what hosts say ------------------------------------------------------------------------
@@ -410,6 +411,13 @@ class Stage(Actor):
         for ref in self._subscribers.values():
             ref.tell("update", plain)
 
+    async def _told(self) -> None:
+        """Every process has taken what was published so far, or has not answered within a second."""
+        barriers = [ref.options(timeout=1.0).ask("update", []) for ref in self._subscribers.values()]
+        for barrier in barriers:
+            with contextlib.suppress(ActorError):
+                await barrier
+
     def _saw(self, event: Event) -> None:
         if isinstance(event, PeerLost):
             self._subscribers.pop(event.address, None)
@@ -470,9 +478,26 @@ class Stage(Actor):
         ]
 
     async def describe(self, service: str) -> dict[str, Any]:
-        """One service: class, methods, size."""
+        """One service: class, methods with signatures and docstrings, resources, strategy."""
         plan = self._plan(service)
-        return {"name": plan.name, "class": plan.class_name, "methods": plan.methods, "doc": plan.doc}
+        return {
+            "name": plan.name,
+            "class": plan.class_name,
+            "doc": plan.doc,
+            "methods": plan.methods,
+            "size": plan.size,
+            "resources": plan.resources,
+            "per_host": plan.per_host,
+            "strategy": plan.strategy,
+            "restart": plan.restart,
+            "intensity": plan.intensity,
+            "period": plan.period,
+            "backoff": plan.backoff,
+            "shutdown": plan.shutdown,
+            "routing": plan.routing,
+            "mailbox": plan.mailbox,
+            "concurrency": plan.concurrency,
+        }
 
     async def events(self, follow: bool = False, last: int = 100) -> AsyncGenerator[dict[str, Any], None]:
         """The last events, oldest first; with *follow* all that come, until the stream is cancelled."""
@@ -487,23 +512,41 @@ class Stage(Actor):
 
         Resolves when each runs, has left or waits for room; at once without *wait*.
         """
-        plan = self._plan(service)
         troupe = self._troupe(service)
-        row, _ = await troupe.describe()
-        wanted = _wanted_size(plan.name, size, row["size"])
-        self._note("service.scaled", service=service, before=row["size"], size=wanted)
-        report = troupe.scale(wanted)
-        return await report if wait else {"service": service, "before": row["size"], "size": wanted}
+        before, wanted = await troupe.resize(size)
+        self._note("service.scaled", service=service, before=before, size=wanted)
+        moved = troupe.move(before, wanted)
+        if not wait:
+            return {"service": service, "before": before, "size": wanted}
+        report: dict[str, Any] = await moved
+        await self._told()
+        return report
+
+    async def restart(self, name: str, rolling: bool = False) -> dict[str, Any]:
+        """New lives for a service, one by one with *rolling*, or for one member (`kitchen/2`)."""
+        troupe = self._troupe(name.partition("/")[0])
+        self._note("service.restarted", service=name, rolling=rolling)
+        restarted = await troupe.restart([name] if "/" in name else [], rolling)
+        return {"restarted": restarted}
+
+    async def reset(self, service: str) -> dict[str, Any]:
+        """Revive a service that has failed."""
+        revived = await self._troupe(service).reset()
+        if revived:
+            self._note("service.reset", service=service)
+        row, _ = await self._troupe(service).describe()
+        return {"service": service, "revived": revived, "state": row["state"]}
 
     async def kill_member(self, member: str, yes: bool = False) -> dict[str, Any]:
-        """SIGKILL the process of *member*; resolves when it is dead. `Refusal` names its neighbours unless *yes*."""
+        """SIGKILL the process of *member*; resolves at its end. `Refusal` with neighbours unless *yes*."""
         host = await self._troupe(member.partition("/")[0]).host_of(member)
         if host is None or host.dead:
             raise Unavailable(f"{member} has no process now", may_have_run=False, reason="not running")
         neighbours = [name for name in (host.slot.members if host.slot is not None else ()) if name != member]
         if neighbours and not yes:
             raise Refusal(
-                f"{', '.join(neighbours)} live in the process of {member} (pid {host.pid}) too; say yes to kill them all"
+                f"{', '.join(neighbours)} live in the process of {member} (pid {host.pid}) too;"
+                " say yes to kill them all"
             )
         self._note("member.killed", member=member, pid=host.pid, with_it=neighbours)
         self._company.kill(host, Exit("killed", "order"))
@@ -541,7 +584,7 @@ class Stage(Actor):
         return self._process.registry.service(service).member(int(number))
 
     async def stop_app(self) -> None:
-        """Stop the whole app in order: services in reverse, members within their shutdown times. Then this process ends."""
+        """Stop the app in order: services in reverse, members within their shutdown times. Then it ends."""
         if self._stopped is None:
             self._stopped = asyncio.get_running_loop().create_future()
             asyncio.get_running_loop().create_task(self._stop(self._stopped))
@@ -554,6 +597,7 @@ class Stage(Actor):
             self._opening.cancel()
         for name in reversed(list(self._troupes)):
             with contextlib.suppress(ActorError):
+                await self._troupes[name].close()
                 await self._troupes[name].stop()
             self._note("service.stopped", service=name)
         await self._company.close()
@@ -591,16 +635,3 @@ def _waiting_row(plan: ServicePlan) -> dict[str, Any]:
         "strategy": plan.strategy,
         "class": plan.class_name,
     }
-
-
-def _wanted_size(service: str, size: int | str, now: int) -> int:
-    """An absolute or relative size as a number. `InvalidArgument` for anything else."""
-    try:
-        wanted = now + int(size) if isinstance(size, str) and size[:1] in ("+", "-") else int(size)
-    except (TypeError, ValueError):
-        raise InvalidArgument(f"scale {service}={size!r}: use a number, +N or -N") from None
-    if isinstance(size, bool) or wanted < 0 or (isinstance(size, float) and size != wanted):
-        raise InvalidArgument(
-            f"scale {service}={size!r}: {service} has {now} members; a size is a whole number of 0 or more"
-        )
-    return wanted

@@ -90,11 +90,15 @@ class Supervisor(Actor):
         return None if started is None else self._children.ref(spec.id)
 
     async def terminate_child(self, id: str) -> None:
-        """Stop a child, or give up on its pending restart. Its spec stays, unless it is temporary. `NotFound`."""
+        """Stop a child, or give up on its restart. Its spec stays, unless it is temporary. `NotFound`."""
         await self._driver.order(TerminateChild, id)
 
     async def restart_child(self, id: str) -> Ref[Any] | None:
-        """Start a child that is stopped. `NotFound`, `AlreadyStarted` (it runs), `Refusal` (it is restarting), `StartFailed`."""
+        """
+        Start a child that is stopped.
+
+        `NotFound`, `AlreadyStarted` (it runs), `Refusal` (it is restarting), `StartFailed`.
+        """
         try:
             started = await self._driver.order(RestartChild, id)
         except AlreadyStarted as error:
@@ -103,7 +107,7 @@ class Supervisor(Actor):
         return None if started is None else self._children.ref(id)
 
     async def delete_child(self, id: str) -> None:
-        """Forget the spec of a child that is stopped, for good. `NotFound`, `Refusal` (running or restarting)."""
+        """Forget the spec of a child that is stopped. `NotFound`, `Refusal` (running or restarting)."""
         await self._driver.order(DeleteChild, id)
 
     async def which_children(self) -> list[ChildInfo]:

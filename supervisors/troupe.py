@@ -10,12 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actors.actor import Actor
-from actors.errors import ActorError, NotFound, StartFailed, nearest
+from actors.errors import (
+    ActorError,
+    InvalidArgument,
+    NotFound,
+    ServiceFailed,
+    StartFailed,
+    Unavailable,
+    nearest,
+)
 from actors.exit import Exit
 from supervisors import facts
 from supervisors.actions import Report
@@ -61,6 +70,8 @@ class Member:
     has_worked: bool = False
     """This life has finished a message."""
     leaving: bool = False
+    renewing: bool = False
+    """An order has its life end so that another begins."""
     has_settled: bool = False
     """It has started, failed once, or waits for room."""
 
@@ -107,19 +118,9 @@ class Troupe(Actor):
         self._settled: list[tuple[set[str], asyncio.Future[None]]] = []
         self._incarnations: dict[str, int] = dict(entry.left) if entry is not None else {}
         """Of members that have left: their names come back, their counters go on."""
-        self._driver = Driver(
-            Supervision(
-                strategy=plan.strategy,
-                intensity=plan.intensity,
-                period=plan.period,
-                backoff=Backoff(**plan.backoff) if plan.intensity is None else None,
-                side_by_side=plan.strategy == "one_for_one",
-            ),
-            _MemberLauncher(self),
-            self.context.system.clock,
-            on_report=self._reported,
-            on_finished=self._finished,
-        )
+        self._moves: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """One coming or going at a time for each name: orders to scale may cross."""
+        self._driver = self._new_driver()
 
     async def on_start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -131,15 +132,16 @@ class Troupe(Actor):
             return
         wanted = self._size
         # Who runs beyond the size was leaving when the stage went away.
-        self._size = max([wanted, *(int(name.rpartition("/")[2]) + 1 for name in self._living)])
-        specs = tuple(self._spec(number) for number in range(self._size))
+        self._size = max([wanted, *(_number(name) + 1 for name in self._living)])
+        specs = tuple(self._spec(self._name(number)) for number in range(self._size))
         begun = self._driver.order(Begin, specs)
         settled = self._when_settled({spec.id for spec in specs})
         # Whichever is first: a member that waits for room must not hold up the rest of the app.
         first: list[asyncio.Future[Any]] = [begun, settled]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if wanted < self._size:
-            await self.scale(wanted)
+            before, self._size = self._size, wanted
+            await self.move(before, wanted)
 
     async def on_stop(self, exit: Exit) -> None:
         self._is_stopping = True
@@ -147,39 +149,136 @@ class Troupe(Actor):
         if self._end is not None:
             await self._end
 
+    def _new_driver(self) -> Driver:
+        return Driver(
+            Supervision(
+                strategy=self.plan.strategy,
+                intensity=self.plan.intensity,
+                period=self.plan.period,
+                backoff=Backoff(**self.plan.backoff) if self.plan.intensity is None else None,
+                side_by_side=self.plan.strategy == "one_for_one",
+            ),
+            _MemberLauncher(self),
+            self.context.system.clock,
+            on_report=self._reported,
+            on_finished=self._finished,
+        )
+
     # -- messages ------------------------------------------------------------------
 
-    async def scale(self, size: int) -> dict[str, Any]:
-        """Have *size* members. Resolves when each runs, has left or waits for room; says what came of it."""
-        before, self._size = self._size, size
+    async def resize(self, size: int | str) -> tuple[int, int]:
+        """Want *size* members, also relative; says how many were wanted and how many are. `move` follows."""
+        if self._failed:
+            raise ServiceFailed(f"service {self.plan.name} has failed ({self._failed})", reason=self._failed)
+        before, self._size = self._size, _wanted_size(self.plan.name, size, self._size)
         await self._commit(self._playbill_entry())
-        started = [self._spec(number) for number in range(before, size)]
-        waiting = self._when_settled({spec.id for spec in started})
-        for spec in started:
-            self._driver.order(StartChild, spec)
+        return before, self._size
+
+    async def move(self, before: int, size: int) -> dict[str, Any]:
+        """Members come and go. Resolves when each runs, has left or waits for room; says what came of it."""
+        coming = [self._name(number) for number in range(before, size)]
         leaving = [self._name(number) for number in reversed(range(size, before))]
-        await asyncio.gather(*(self._leave(name) for name in leaving), waiting)
-        self._changed()
+        await asyncio.gather(*map(self._enter, coming), *map(self._leave, leaving))
+        await self._when_settled(set(coming))
         pending = {name: member.pending for name, member in self._members.items() if member.pending}
         return {
             "service": self.plan.name,
             "size": size,
-            "started": [spec.id for spec in started if self._state(spec.id) == "running"],
-            "left": leaving,
+            "started": [name for name in coming if name in self._members and self._state(name) == "running"],
+            "left": [name for name in leaving if name not in self._members],
             "pending": pending,
         }
 
+    async def _enter(self, name: str) -> None:
+        """Begin to start a member; one of this name that is still leaving has left by then."""
+        async with self._moves[name]:
+            if self._is_wanted(name) and name not in self._members:
+                self._driver.order(StartChild, self._spec(name))
+
     async def _leave(self, name: str) -> None:
-        member = self._members.get(name)
-        if member is not None:
+        """Let a member go, unless a later order wants it to stay."""
+        async with self._moves[name]:
+            member = self._members.get(name)
+            if member is None or self._is_wanted(name):
+                return
             member.leaving = True
             self._publish()  # callers stop sending before the member stops taking
-        with contextlib.suppress(ActorError):
-            await self._driver.order(TerminateChild, name)
-            await self._driver.order(DeleteChild, name)
-        if member is not None:
+            if member.host is None and member.task is not None and not member.task.done():
+                # It waits for room, perhaps for ever, and what has begun to start is not stopped
+                # before it has: so it does not want to start any more.
+                member.task.cancel()
+                self._pend(member, "")
+                self._driver.feed(facts.Ignored(name))
+            with contextlib.suppress(ActorError):
+                await self._driver.order(TerminateChild, name)
+                await self._driver.order(DeleteChild, name)
             self._incarnations[name] = member.incarnation
             self._members.pop(name, None)
+            self._changed()
+
+    def _is_wanted(self, name: str) -> bool:
+        return _number(name) < self._size and not self._is_stopping
+
+    async def close(self) -> None:
+        """Stop all members; the orders under way end with it. Comes before `stop`, which waits for them."""
+        self._is_stopping = True
+        self._driver.feed(Stop(Exit("shutdown")))
+        if self._end is not None:
+            await self._end
+        self._look_for_settled()
+
+    async def restart(self, names: list[str], rolling: bool) -> list[str]:
+        """
+        Give each of *names* (all members when empty) a new life: its running handler may finish, its mailbox stays.
+
+        An order: nothing is counted. *rolling* waits until one runs before the next is stopped.
+        """
+        chosen = names or [name for name in self._members if self._state(name) == "running"]
+        for name in chosen:
+            self._member(name)
+        if rolling:
+            for name in chosen:
+                await self._renew(name)
+        else:
+            await asyncio.gather(*(self._renew(name) for name in chosen))
+        return chosen
+
+    async def _renew(self, name: str) -> None:
+        member = self._member(name)
+        host, life = member.host, member.incarnation
+        if host is None or host.ref is None or self._state(name) != "running":
+            raise Unavailable(f"{name} is {self._state(name)}", may_have_run=False, reason=self._state(name))
+        member.renewing = True
+        self._publish()  # callers go elsewhere before it stops
+        try:
+            await host.ref.stop_member(self._epoch, name, self.plan.shutdown, False)
+        except ActorError:
+            pass  # its process ended meanwhile: that is told by its proof
+        finally:
+            member.renewing = False
+        if member.incarnation == life and member.host is host:
+            member.last_exit, member.has_settled = Exit("killed", "order"), False
+            self._driver.feed(facts.Exited((name,), member.last_exit, counts=False))
+        await self._when_settled({name})
+
+    async def reset(self) -> bool:
+        """Revive a service that has failed, with fresh limits; False when it has not."""
+        if not self._failed:
+            return False
+        self._failed = ""
+        self._end = asyncio.get_running_loop().create_future()
+        self._members.clear()
+        self._driver = self._new_driver()
+        specs = tuple(self._spec(self._name(number)) for number in range(self._size))
+        self._driver.order(Begin, specs)
+        await self._when_settled({spec.id for spec in specs})
+        return not self._failed
+
+    def _member(self, name: str) -> Member:
+        member = self._members.get(name)
+        if member is None:
+            raise NotFound(f"{self.plan.name} has no member {name!r}{nearest(name, self._members)}")
+        return member
 
     async def exited(self, name: str, incarnation: int, exit: Exit, traceback: str, handled: int) -> None:
         """A member's life ended by itself; its host lives."""
@@ -231,7 +330,7 @@ class Troupe(Actor):
 
     async def describe(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The service and its members as `ps` shows them."""
-        return self._row(), [self._member_row(name) for name in self._members]
+        return self._row(), [self._member_row(name) for name in sorted(self._members, key=_number)]
 
     def _playbill_entry(self) -> ServiceEntry:
         """This service for the playbill."""
@@ -248,10 +347,7 @@ class Troupe(Actor):
 
     async def host_of(self, name: str) -> Host | None:
         """The host a member lives in now. `NotFound`."""
-        member = self._members.get(name)
-        if member is None:
-            raise NotFound(f"{self.plan.name} has no member {name!r}{nearest(name, self._members)}")
-        return member.host
+        return self._member(name).host
 
     # -- what everybody sees -------------------------------------------------------------
 
@@ -325,6 +421,8 @@ class Troupe(Actor):
             return "stopped"
         if member.pending:
             return "pending"
+        if member.renewing and state == "running":
+            return "restarting"
         if member.leaving and state in ("running", "stopping"):
             return "draining"
         if state == "starting":
@@ -382,7 +480,7 @@ class Troupe(Actor):
             unsettled = {
                 name for name in names if name in self._members and not self._members[name].has_settled
             }
-            if unsettled and not self._failed:
+            if unsettled and not self._failed and not self._is_stopping:
                 self._settled.append((unsettled, future))
             elif not future.done():
                 future.set_result(None)
@@ -434,8 +532,7 @@ class Troupe(Actor):
     def _name(self, number: int) -> str:
         return f"{self.plan.name}/{number}"
 
-    def _spec(self, number: int) -> MemberSpec:
-        name = self._name(number)
+    def _spec(self, name: str) -> MemberSpec:
         known = self._entries.pop(name, None)
         if known is not None:
             self._members[name] = Member(name, known.uid, known.incarnation)
@@ -469,9 +566,8 @@ class Troupe(Actor):
         self._pend(member, "")
         member.host = host
         self._changed()
-        await self._commit(
-            self._playbill_entry()
-        )  # a stage that comes after us must not give this incarnation again
+        # A stage that comes after us must not give this incarnation again.
+        await self._commit(self._playbill_entry())
         try:
             assert host.ref is not None
             host.starting.add(member.name)
@@ -573,6 +669,23 @@ class _MemberLauncher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _wanted_size(service: str, size: int | str, now: int) -> int:
+    """An absolute or relative size as a number. `InvalidArgument` for anything else."""
+    try:
+        wanted = now + int(size) if isinstance(size, str) and size[:1] in ("+", "-") else int(size)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"scale {service}={size!r}: use a number, +N or -N") from None
+    if isinstance(size, bool) or wanted < 0 or (isinstance(size, float) and size != wanted):
+        raise InvalidArgument(
+            f"scale {service}={size!r}: {service} has {now} members; a size is a whole number of 0 or more"
+        )
+    return wanted
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("/")[2])
 
 
 def exit_from_plain(plain: tuple[str, str, str]) -> tuple[Exit, str]:

@@ -1,4 +1,4 @@
-"""Sizes that change while calls are running, and what the cluster has no room for. One app, a service for each test."""
+"""Sizes that change while calls are running, and what the cluster has no room for. One app for all tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,7 +22,8 @@ pytestmark = pytest.mark.ray
 def cluster(venue: Any) -> Iterator[Cluster]:
     services = [
         Service("kitchen", Chef, size=2, per_host=2),
-        Service("bar", Chef, size=2, per_host=2, shutdown=1.0),
+        Service("bar", Chef, size=2, per_host=2, shutdown=1.0, concurrency=2),
+        Service("solo", Chef, per_host=1),
         Service("labelled", Chef, resources=Resources(labels={"disk": "ssd"})),
         Service("vision", Chef, resources=Resources(gpu=2)),
         Service("archive", Chef, resources=Resources(memory="1000TiB")),
@@ -64,7 +65,9 @@ class TestUnderLoad:
             await asyncio.gather(*callers)
 
             assert min(answered) > 5
-            names = [member["name"] for member in (await client.ps())["members"] if member["service"] == "kitchen"]
+            names = [
+                member["name"] for member in (await client.ps())["members"] if member["service"] == "kitchen"
+            ]
             assert names == ["kitchen/0", "kitchen/1"]
 
     def test_what_waited_in_a_leaving_mailbox_is_answered_by_another(self, cluster: Cluster) -> None:
@@ -84,20 +87,29 @@ class TestDraining:
         cluster.scale("bar", 3).result()
         leaving = cluster.service("bar").member(2)
         running = leaving.nap(0.5)
-        assert running.done is False
-
+        leaving.who().result()  # behind the nap in the mailbox, and beside it once that runs
         report = cluster.scale("bar", 2)
         seen.wait_row("bar/2", state="draining")
 
         assert running.result(10) == "bar/2"
-        assert report.result() == {"service": "bar", "size": 2, "started": [], "left": ["bar/2"], "pending": {}}
+        assert report.result() == {
+            "service": "bar",
+            "size": 2,
+            "started": [],
+            "left": ["bar/2"],
+            "pending": {},
+        }
         with pytest.raises(ActorStopped):
             leaving.who().result()
 
     @pytest.mark.parametrize("handler", ["nap", "grind"])
-    def test_one_that_takes_longer_is_cut_short_and_may_have_run(self, cluster: Cluster, handler: str) -> None:
+    def test_one_that_takes_longer_is_cut_short_and_may_have_run(
+        self, cluster: Cluster, handler: str
+    ) -> None:
         cluster.scale("bar", 3).result()
-        running = cluster.service("bar").member(2).options(timeout=60).ask(handler, 4)
+        leaving = cluster.service("bar").member(2)
+        running = leaving.options(timeout=60).ask(handler, 4)
+        leaving.who().result()
         began_at = time.monotonic()
 
         cluster.scale("bar", 2).result()
@@ -143,12 +155,37 @@ class TestSizes:
         with pytest.raises(NotFound, match="did you mean 'kitchen'"):
             cluster.scale("kitchn", 2).result()
 
+    def test_relative_orders_that_cross_add_up(self, cluster: Cluster, seen: Any) -> None:
+        replies = [cluster.scale("kitchen", "+1") for _ in range(3)]
+
+        assert [reply.result()["size"] for reply in replies] == [3, 4, 5]
+        assert cluster.scale("kitchen", 2).result()["left"] == ["kitchen/4", "kitchen/3", "kitchen/2"]
+
     def test_orders_that_cross_end_at_the_last_size(self, cluster: Cluster, seen: Any) -> None:
         replies = [cluster.scale("kitchen", size) for size in (4, 1, 3, 2)]
 
         assert [reply.result()["size"] for reply in replies] == [4, 1, 3, 2]
         assert seen.row("kitchen")["size"] == 2
-        assert [outcome.ok for outcome in cluster.service("kitchen").broadcast("who").result().values()] == [True, True]
+        assert [outcome.ok for outcome in cluster.service("kitchen").broadcast("who").result().values()] == [
+            True,
+            True,
+        ]
+
+    def test_a_change_of_mind_leaves_no_process_behind(
+        self, cluster: Cluster, until: Any, hosts: Callable[[], set[int]]
+    ) -> None:
+        """Members that are scaled away before their process is up."""
+        for _ in range(3):
+            up, down = cluster.scale("solo", 3), cluster.scale("solo", 1)
+            up.result()
+            down.result()
+
+        def all_known() -> bool:
+            ps = cluster.ps().result()
+            return hosts() == {row["pid"] for row in ps["members"] + ps["understudies"] if row["pid"]}
+
+        until(all_known)
+        assert cluster.service("solo").who().result()[0] == "solo/0"
 
 
 class TestRoom:
@@ -161,7 +198,9 @@ class TestRoom:
             ("copier", "needs 1 press; nodes have 0 free of 1"),
         ],
     )
-    def test_what_has_no_room_waits_and_says_why_while_the_rest_runs(self, cluster: Cluster, seen: Any, service: str, reason: str) -> None:
+    def test_what_has_no_room_waits_and_says_why_while_the_rest_runs(
+        self, cluster: Cluster, seen: Any, service: str, reason: str
+    ) -> None:
         row = seen.row(f"{service}/0")
 
         assert (row["state"], row["pid"]) == ("pending", None)
@@ -194,7 +233,9 @@ class TestRoom:
 
         cluster.scale("vision", 1).result()
 
-        assert [row["name"] for row in cluster.ps().result()["members"] if row["service"] == "vision"] == ["vision/0"]
+        assert [row["name"] for row in cluster.ps().result()["members"] if row["service"] == "vision"] == [
+            "vision/0"
+        ]
 
     def test_a_member_in_a_slot_comes_back_into_it(self, cluster: Cluster, seen: Any, until: Any) -> None:
         """Another process, the same resources: nothing else can take them meanwhile."""

@@ -61,10 +61,10 @@ async def test_the_caller_is_told_and_the_actor_ends_hung(
     cook = system.spawn(Cook)
     await cook.wait_started()
     waiting = asyncio.ensure_future(_outcome(cook.ask(method)))
-    await clock.advance(1.9)
+    await clock.elapse(1.9)
     assert not waiting.done()
 
-    await clock.advance(0.2)
+    await clock.elapse(0.2)
 
     error = await waiting
     assert isinstance(error, Unavailable)
@@ -91,7 +91,7 @@ async def test_a_handler_that_will_not_be_cancelled_is_left_behind_and_told(
     cook = system.spawn(Cook)
     await cook.wait_started()
     waiting = asyncio.ensure_future(_outcome(cook.ask("shrug")))
-    await clock.advance(2.1)
+    await clock.elapse(2.1)
 
     assert isinstance(await waiting, Unavailable)
     assert (await cook.wait_stopped()).kind == "hung"
@@ -103,7 +103,7 @@ async def test_a_stream_is_one_run(system: ActorSystem, clock: Any) -> None:
     items = aiter(cook.stream("courses"))
     assert await anext(items) == 1
 
-    await clock.advance(2.1)
+    await clock.elapse(2.1)
 
     with pytest.raises(Unavailable):
         await anext(items)
@@ -113,7 +113,7 @@ async def test_what_ends_in_time_is_never_touched(system: ActorSystem, clock: An
     cook = system.spawn(Cook)
     assert await cook.quick() == "done"
 
-    await clock.advance(100)
+    await clock.elapse(100)
 
     assert await cook.quick() == "done"
 
@@ -124,7 +124,7 @@ async def test_a_supervisor_restarts_what_hung(system: ActorSystem, clock: Any) 
     await supervisor.wait_started()
     cook = (await supervisor.which_children())[0].ref
     waiting = asyncio.ensure_future(_outcome(cook.ask("nap")))
-    await clock.advance(1.1)
+    await clock.elapse(1.1)
 
     assert isinstance(await waiting, Unavailable)
     assert await cook.life() == 2
@@ -139,12 +139,12 @@ async def test_a_stop_that_drains_is_not_cut_shorter(
     cook = system.spawn(Cook)
     await cook.wait_started()
     waiting = asyncio.ensure_future(_outcome(cook.options(timeout=60).ask("nap")))
-    await clock.advance(1.0)
+    await clock.elapse(1.0)
     cook.stop()
-    await clock.advance(2.0)
+    await clock.elapse(2.0)
     assert not waiting.done()
 
-    await clock.advance(5.0)
+    await clock.elapse(5.0)
 
     assert isinstance(await waiting, Unavailable)
     assert [event.exit for event in events if isinstance(event, ActorExited)] == [Exit("shutdown")]

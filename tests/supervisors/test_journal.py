@@ -55,10 +55,10 @@ async def test_a_storm_of_one_member_is_a_few_lines_and_its_last_word(clock: Any
     journal.note("member.restarting", member="kitchen/1", restarts=1)
 
     assert [event["restarts"] for event in await entries(journal)] == [0, 1, 2, 3, 4, 1]
-    await clock.advance(1)
+    await clock.elapse(1)
     last = (await entries(journal))[-1]
     assert (last["restarts"], last["left_out"]) == (999, 994)
-    await clock.advance(100)
+    await clock.elapse(100)
     assert len(await entries(journal)) == 7
 
 
