@@ -171,11 +171,11 @@ class Troupe(Actor):
         if self._failed:
             raise ServiceFailed(f"service {self.plan.name} has failed ({self._failed})", reason=self._failed)
         before, self._size = self._size, _wanted_size(self.plan.name, size, self._size)
-        await self._commit(self._playbill_entry())
         return before, self._size
 
     async def move(self, before: int, size: int) -> dict[str, Any]:
         """Members come and go. Resolves when each runs, has left or waits for room; says what came of it."""
+        await self._commit(self._playbill_entry())
         coming = [self._name(number) for number in range(before, size)]
         leaving = [self._name(number) for number in reversed(range(size, before))]
         await asyncio.gather(*map(self._enter, coming), *map(self._leave, leaving))
