@@ -1,5 +1,5 @@
 """
-Tracebacks as users want them: their own frames first, the runtime's on the way there left out.
+Tracebacks as users want them: their own frames, without the runtime's on the way there.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ import asyncio
 import os
 import traceback
 
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_ON_THE_WAY = (f"{_ROOT}/actors/", f"{_ROOT}/supervisors/", os.path.dirname(asyncio.__file__) + os.sep)
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_CALLERS = tuple(_HERE + name for name in ("_runner.py", "_drive.py", "_threads.py", "_life.py"))
+"""From here the user's code is called: what stands above is how the message got there."""
+_ON_THE_WAY = (_HERE, os.path.dirname(asyncio.__file__) + os.sep)
 
 
 def users_traceback(error: BaseException) -> str:
@@ -23,8 +25,11 @@ def _trim(found: traceback.TracebackException | None) -> None:
     if found is None:
         return
     frames = list(found.stack)
-    first = next((i for i, frame in enumerate(frames) if not frame.filename.startswith(_ON_THE_WAY)), 0)
-    found.stack = traceback.StackSummary.from_list(frames[first:])
+    called = [place for place, frame in enumerate(frames) if frame.filename.startswith(_CALLERS)]
+    rest = frames[called[-1] + 1 :] if called else frames
+    while rest and rest[0].filename.startswith(_ON_THE_WAY):
+        rest = rest[1:]
+    found.stack = traceback.StackSummary.from_list(rest or frames)
     _trim(found.__cause__)
     _trim(found.__context__)
     for each in getattr(found, "exceptions", None) or ():

@@ -144,7 +144,9 @@ class World:
                 self.alive.add(id)
                 self._follow(id, self._outcome_of_start(id))
             case actions.Halt(id, shutdown):
-                assert id in self.alive, f"halt of {id}, which is dead"
+                # Its end may be on its way, and cross the halt.
+                ending = {getattr(fact, "id", None) for fact in self._inbox}
+                assert id in self.alive | ending, f"halt of {id}, which is dead"
                 self.trace.append(f"halt {id}")
                 self._held.pop(id, None)
                 exit = Exit("killed", "order") if shutdown == "brutal_kill" else SHUTDOWN
@@ -799,6 +801,55 @@ class TestIntensity:
 
         world.crash("a")
         assert states(world) == {"a": "running"}
+
+
+class TestExplanations:
+    """Why lives ended may be known only after they were counted and replaced."""
+
+    KILLED = Exit("killed", "SIGKILL or os._exit")
+    LOST = Exit("node_lost", "node 3")
+
+    def test_the_last_exit_is_amended(self) -> None:
+        world = running("a")
+        world.crash("a", exit=self.KILLED)
+
+        world.send(facts.Explained(("a",), self.KILLED, Exit("oom")))
+
+        assert world.supervision.children()[0].last_exit == Exit("oom")
+
+    def test_one_that_ended_again_since_keeps_its_newer_exit(self) -> None:
+        world = running("a")
+        world.crash("a", exit=self.KILLED)
+        world.crash("a")
+
+        world.send(facts.Explained(("a",), self.KILLED, self.LOST, is_forgiven=True))
+
+        assert world.supervision.children()[0].last_exit is CRASH
+
+    @pytest.mark.parametrize("intensity", [2, None])
+    def test_a_count_that_turns_out_not_to_count_is_taken_back(self, intensity: int | None) -> None:
+        world = running("a", "b", intensity=intensity, backoff=PLAIN if intensity is None else None)
+        for _ in range(20):
+            told = Exit("killed", "SIGKILL or os._exit")
+            world.crash("a", "b", exit=told)
+            world.send(facts.Explained(("a", "b"), told, self.LOST, is_forgiven=True))
+
+        assert world.finished is None
+        assert states(world) == {"a": "running", "b": "running"}
+        assert not world.reported("backing_off")
+
+    def test_what_has_not_been_counted_yet_never_is(self) -> None:
+        """The explanation comes while its restart waits for another."""
+        world = running("a", "b", intensity=1)
+        world.slow = {"a"}
+        world.crash("a")
+        world.crash("b", exit=self.KILLED)
+
+        world.send(facts.Explained(("b",), self.KILLED, self.LOST, is_forgiven=True))
+        world.release("a")
+
+        assert world.finished is None
+        assert states(world) == {"a": "running", "b": "running"}
 
 
 class TestBackoff:
