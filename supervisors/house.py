@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import AlreadyStarted, InvalidArgument, Unavailable
-from supervisors import settings
-from supervisors.vigil import Vigil
+from supervisors import evidence, settings, vigil
+from supervisors.exits import readable
 
 if TYPE_CHECKING:
     from supervisors._probe import ProcessId
@@ -266,6 +266,9 @@ class House:
         """Wait for an order, or for the end of the app or of the cluster; says which it was."""
         while True:
             reason = self._wait_once()
+            if reason == _STAGE_DIED and (crash := evidence.crash_of(str(self.run_dir), vigil.NAME)):
+                # Now: the next life of the stage begins its own.
+                print(f"the stage crashed: {readable(crash)}", file=sys.stderr, flush=True)
             if reason != _STAGE_DIED or not self._stage_returned():
                 return reason
 
@@ -303,7 +306,7 @@ class House:
                     return reason
                 reason_by_pidfd[pidfd] = reason
                 poll.register(pidfd, select.POLLIN)
-            watch = Vigil(str(self.run_dir), self.config.heartbeat_limit)
+            watch = vigil.Vigil(str(self.run_dir), self.config.heartbeat_limit)
             services = {p.pid for p in self._services}
             while not (found := poll.poll(watch.period * 1000)):
                 _reap_orphans(services)
