@@ -484,10 +484,11 @@ class Company:
     async def end_hung(self, host: Host, exit: Exit) -> None:
         """A handler holds on in *host* beyond its limit: first the stack, then SIGKILL."""
         stack = await self._heartbeat.take_stack(host)
-        if not host.dead:
-            self._end_hung(host, exit, stack)
+        self._end_hung(host, exit, stack)
 
     def _end_hung(self, host: Host, exit: Exit, stack: str) -> None:
+        if host.dead or host.ordered is not None:
+            return  # found twice, or on its way out already
         self._on_event(
             "member.hung" if host.members else "understudy.hung",
             supervisor=host.service or "company",
