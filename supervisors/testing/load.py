@@ -49,7 +49,10 @@ class Load:
         rate: float = 200.0,
         timeout: float = 2.0,
         seed: int = 0,
+        name: str = "caller",
     ) -> None:
+        self.name = name
+        """What the senders' names begin with: two loads on one ledger need two."""
         self._cluster = cluster
         self._ledger = ledger
         self._services = dict(services)
@@ -59,7 +62,7 @@ class Load:
         self._settled = threading.Condition()
         ways: list[Callable[[Caller], None]] = [_call_back, _call_back, _block, _block, _await]
         self._callers = [
-            Caller(self, f"caller-{number}", way, len(ways) / rate, random.Random(f"{seed}/{number}"))
+            Caller(self, f"{name}-{number}", way, len(ways) / rate, random.Random(f"{seed}/{number}"))
             for number, way in enumerate(ways)
         ]
 

@@ -39,6 +39,10 @@ class FaultLike(Protocol):
     @property
     def at(self) -> float: ...
     @property
+    def pid(self) -> int:
+        """The process it hit; 0 for none."""
+
+    @property
     def healed_at(self) -> float | None: ...
     @property
     def ends(self) -> Sequence[str]:
@@ -118,6 +122,7 @@ def check(
 ) -> Verdict:
     """The verdict on *records*, as of *now* (monotonic)."""
     now = time.monotonic() if now is None else now
+    records = sorted(records, key=lambda record: record.at)
     sent = {(r.sender, r.seq): r for r in records if r.what == "sent"}
     handled = [r for r in records if r.what == "handled"]
     outcomes = {(r.sender, r.seq): r for r in records if r.what == "outcome"}
@@ -279,7 +284,7 @@ def _unexplained(records: Sequence[Record], faults: Sequence[FaultLike]) -> Iter
             explained = any(
                 member in fault.ends
                 and fault.at <= life.at
-                and (fault.healed_at is None or max(fault.at, fault.healed_at) >= before.at)
+                and (max(fault.at, fault.healed_at or 0.0) >= before.at or _fell_together(fault, before))
                 for fault in faults
             )
             if not explained:
@@ -287,6 +292,11 @@ def _unexplained(records: Sequence[Record], faults: Sequence[FaultLike]) -> Iter
                     f"{member} began life {life.incarnation} (pid {life.pid}) at {life.at:.3f}, and nothing had"
                     f" happened to life {before.incarnation} (pid {before.pid}) since {before.at:.3f}"
                 )
+
+
+def _fell_together(fault: FaultLike, life: Record) -> bool:
+    """Whether *life* began in a process that was being ended already."""
+    return fault.pid == life.pid and life.at - fault.at < LATENESS
 
 
 def _spared(records: Sequence[Record], faults: Sequence[FaultLike]) -> Iterable[str]:
@@ -310,14 +320,14 @@ def _spared(records: Sequence[Record], faults: Sequence[FaultLike]) -> Iterable[
 
 
 def _recovery_times(records: Sequence[Record], faults: Sequence[FaultLike]) -> Iterable[float]:
-    """Of each fault that ends lives, the time to the first answer of a later life of each member."""
+    """Of each fault that surely ended lives, the time to the first answer of a later life of each member."""
     lives = _lives(records)
     answers: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         if record.what == "outcome" and record.detail.startswith(OK):
             answers[record.target].append(record)
     for fault in faults:
-        for member in fault.ends:
+        for member in fault.ends if fault.is_certain else ():
             born = next((life for life in lives[member] if life.at >= fault.at), None)
             if born is None:
                 continue
