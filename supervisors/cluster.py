@@ -69,6 +69,7 @@ class Cluster:
     def close(self) -> None:
         """Disconnect; the app goes on. Closing twice is fine. From another thread than the system's loop."""
         system, self._system = self._system, None
+        self._stop_waiting()
         if system is not None:
             system.stop().result()
             system.join()
@@ -76,8 +77,14 @@ class Cluster:
     async def aclose(self) -> None:
         """`close` for who opened on a running loop."""
         system, self._system = self._system, None
+        self._stop_waiting()
         if system is not None:
             await system.stop()
+
+    def _stop_waiting(self) -> None:
+        returning, self._returning = self._returning, None
+        if returning is not None:
+            returning.get_loop().call_soon_threadsafe(returning.cancel)
 
     def __enter__(self) -> Cluster:
         return self if self._system is not None else self.open()
@@ -167,6 +174,22 @@ class Cluster:
     def kill(self, member: str, *, yes: bool = False) -> Reply[dict[str, Any]]:
         """SIGKILL a member's process. `Refusal` when others live in it, unless *yes*."""
         return self._order("kill_member", member, yes)
+
+    def restart(self, name: str, *, rolling: bool = False) -> Reply[dict[str, Any]]:
+        """
+        New lives for a service or one member, in order: running handlers finish, mailboxes stay.
+
+        *rolling* restarts one member after the other, each when the one before runs. Nothing is counted.
+        """
+        return self._order("restart", name, rolling)
+
+    def reset(self, service: str) -> Reply[dict[str, Any]]:
+        """Revive a service that has failed, with fresh limits."""
+        return self._order("reset", service)
+
+    def describe(self, service: str) -> Reply[dict[str, Any]]:
+        """Class, methods with signatures and docstrings, resources and strategy of a service."""
+        return self._ask("describe", service)
 
     def stop(self) -> Reply[None]:
         """Stop the app, for everyone, in order."""

@@ -264,9 +264,10 @@ class HostActor(Actor):
         self._stopping[name] = future = asyncio.get_running_loop().create_future()
         self._children.halt(name, exit, shutdown, keep_mailbox=not hand_back)
         try:
-            return await future
+            ended: Exit = await future
         finally:
             self._stopping.pop(name, None)
+        return ended
 
     async def forget_member(self, epoch: int, name: str) -> None:
         """The registration of a member is over."""

@@ -437,9 +437,26 @@ class Stage(Actor):
         ]
 
     async def describe(self, service: str) -> dict[str, Any]:
-        """One service: class, methods, size."""
+        """One service: class, methods with signatures and docstrings, resources, strategy."""
         plan = self._plan(service)
-        return {"name": plan.name, "class": plan.class_name, "methods": plan.methods, "doc": plan.doc}
+        return {
+            "name": plan.name,
+            "class": plan.class_name,
+            "doc": plan.doc,
+            "methods": plan.methods,
+            "size": plan.size,
+            "resources": plan.resources,
+            "per_host": plan.per_host,
+            "strategy": plan.strategy,
+            "restart": plan.restart,
+            "intensity": plan.intensity,
+            "period": plan.period,
+            "backoff": plan.backoff,
+            "shutdown": plan.shutdown,
+            "routing": plan.routing,
+            "mailbox": plan.mailbox,
+            "concurrency": plan.concurrency,
+        }
 
     async def events(self, follow: bool = False, last: int = 100) -> AsyncGenerator[dict[str, Any], None]:
         """The last events, oldest first; with *follow* all that come, until the stream is cancelled."""
@@ -474,6 +491,21 @@ class Stage(Actor):
         self._note("service.scaled", service=service, before=row["size"], size=wanted)
         report = troupe.scale(wanted)
         return await report if wait else {"service": service, "before": row["size"], "size": wanted}
+
+    async def restart(self, name: str, rolling: bool = False) -> dict[str, Any]:
+        """New lives for a service, one by one with *rolling*, or for one member (`kitchen/2`)."""
+        troupe = self._troupe(name.partition("/")[0])
+        self._note("service.restarted", service=name, rolling=rolling)
+        restarted = await troupe.restart([name] if "/" in name else [], rolling)
+        return {"restarted": restarted}
+
+    async def reset(self, service: str) -> dict[str, Any]:
+        """Revive a service that has failed."""
+        revived = await self._troupe(service).reset()
+        if revived:
+            self._note("service.reset", service=service)
+        row, _ = await self._troupe(service).describe()
+        return {"service": service, "revived": revived, "state": row["state"]}
 
     async def kill_member(self, member: str, yes: bool = False) -> dict[str, Any]:
         """SIGKILL the process of *member*; resolves when it is dead. `Refusal` names its neighbours unless *yes*."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actors.actor import Actor
-from actors.errors import ActorError, NotFound, StartFailed, nearest
+from actors.errors import ActorError, NotFound, StartFailed, Unavailable, nearest
 from actors.exit import Exit
 from supervisors import facts
 from supervisors.actions import Report
@@ -60,6 +60,8 @@ class Member:
     has_worked: bool = False
     """This life has finished a message."""
     leaving: bool = False
+    renewing: bool = False
+    """An order has its life end so that another begins."""
     has_settled: bool = False
     """It has started, failed once, or waits for room."""
 
@@ -106,19 +108,7 @@ class Troupe(Actor):
         self._settled: list[tuple[set[str], asyncio.Future[None]]] = []
         self._incarnations: dict[str, int] = dict(entry.left) if entry is not None else {}
         """Of members that have left: their names come back, their counters go on."""
-        self._driver = Driver(
-            Supervision(
-                strategy=plan.strategy,
-                intensity=plan.intensity,
-                period=plan.period,
-                backoff=Backoff(**plan.backoff) if plan.intensity is None else None,
-                side_by_side=plan.strategy == "one_for_one",
-            ),
-            _MemberLauncher(self),
-            self.context.system.clock,
-            on_report=self._reported,
-            on_finished=self._finished,
-        )
+        self._driver = self._new_driver()
 
     async def on_start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -145,6 +135,21 @@ class Troupe(Actor):
         self._driver.feed(Stop(exit))
         if self._end is not None:
             await self._end
+
+    def _new_driver(self) -> Driver:
+        return Driver(
+            Supervision(
+                strategy=self.plan.strategy,
+                intensity=self.plan.intensity,
+                period=self.plan.period,
+                backoff=Backoff(**self.plan.backoff) if self.plan.intensity is None else None,
+                side_by_side=self.plan.strategy == "one_for_one",
+            ),
+            _MemberLauncher(self),
+            self.context.system.clock,
+            on_report=self._reported,
+            on_finished=self._finished,
+        )
 
     # -- messages ------------------------------------------------------------------
 
@@ -179,6 +184,59 @@ class Troupe(Actor):
         if member is not None:
             self._incarnations[name] = member.incarnation
             self._members.pop(name, None)
+
+    async def restart(self, names: list[str], rolling: bool) -> list[str]:
+        """
+        Give each of *names* (all members when empty) a new life: its running handler may finish, its mailbox stays.
+
+        An order: nothing is counted. *rolling* waits until one runs before the next is stopped.
+        """
+        chosen = names or [name for name in self._members if self._state(name) == "running"]
+        for name in chosen:
+            self._member(name)
+        if rolling:
+            for name in chosen:
+                await self._renew(name)
+        else:
+            await asyncio.gather(*(self._renew(name) for name in chosen))
+        return chosen
+
+    async def _renew(self, name: str) -> None:
+        member = self._member(name)
+        host, life = member.host, member.incarnation
+        if host is None or host.ref is None or self._state(name) != "running":
+            raise Unavailable(f"{name} is {self._state(name)}", may_have_run=False, reason=self._state(name))
+        member.renewing = True
+        self._publish()  # callers go elsewhere before it stops
+        try:
+            await host.ref.stop_member(self._epoch, name, self.plan.shutdown, False)
+        except ActorError:
+            pass  # its process ended meanwhile: that is told by its proof
+        finally:
+            member.renewing = False
+        if member.incarnation == life and member.host is host:
+            member.last_exit, member.has_settled = Exit("killed", "order"), False
+            self._driver.feed(facts.Exited((name,), member.last_exit, counts=False))
+        await self._when_settled({name})
+
+    async def reset(self) -> bool:
+        """Revive a service that has failed, with fresh limits; False when it has not."""
+        if not self._failed:
+            return False
+        self._failed = ""
+        self._end = asyncio.get_running_loop().create_future()
+        self._members.clear()
+        self._driver = self._new_driver()
+        specs = tuple(self._spec(number) for number in range(self._size))
+        self._driver.order(Begin, specs)
+        await self._when_settled({spec.id for spec in specs})
+        return not self._failed
+
+    def _member(self, name: str) -> Member:
+        member = self._members.get(name)
+        if member is None:
+            raise NotFound(f"{self.plan.name} has no member {name!r}{nearest(name, self._members)}")
+        return member
 
     async def exited(self, name: str, incarnation: int, exit: Exit, traceback: str, handled: int) -> None:
         """A member's life ended by itself; its host lives."""
@@ -234,10 +292,7 @@ class Troupe(Actor):
 
     async def host_of(self, name: str) -> Host | None:
         """The host a member lives in now. `NotFound`."""
-        member = self._members.get(name)
-        if member is None:
-            raise NotFound(f"{self.plan.name} has no member {name!r}{nearest(name, self._members)}")
-        return member.host
+        return self._member(name).host
 
     # -- what everybody sees -------------------------------------------------------------
 
@@ -311,6 +366,8 @@ class Troupe(Actor):
             return "stopped"
         if member.pending:
             return "pending"
+        if member.renewing and state == "running":
+            return "restarting"
         if member.leaving and state in ("running", "stopping"):
             return "draining"
         if state == "starting":
