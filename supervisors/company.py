@@ -131,10 +131,12 @@ class Company:
     # -- taking over -----------------------------------------------------------------------
 
     async def find_hosts(self) -> list[HostReality]:
-        """Ask the processes that an earlier stage has left what they really run."""
+        """Take charge of the processes that an earlier stage has left, and hear what they really run."""
         found = await self._call(self._ray.whereabouts, _WHEREABOUTS_LIMIT)
         asked = [
-            as_order(self._system.ref(f"{address}#{HOST_ACTOR}")).options(timeout=2.0).reality()
+            as_order(self._system.ref(f"{address}#{HOST_ACTOR}"))
+            .options(timeout=2.0)
+            .adopt(self._epoch, self._config["stage_address"])
             for address in found.values()
         ]
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
@@ -176,7 +178,6 @@ class Company:
         if slot is not None:
             host.slot, host.service = slot, reality.service
             slot.host = host
-        await host.ref.adopt(self._epoch, self._config["stage_address"])
 
     def host_named(self, name: str) -> Host | None:
         """A process by name, while it lives or starts."""

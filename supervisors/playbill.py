@@ -21,6 +21,8 @@ class MemberEntry:
     uid: int
     incarnation: int
     slot: str | None
+    is_over: bool = False
+    """It has ended for good, and keeps its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,17 @@ class LivingMember:
     uid: int
     incarnation: int
     is_running: bool
+    """False while it starts."""
     has_worked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndedMember:
+    """What a host says of a member whose life has ended in it, and that nobody has started again."""
+
+    incarnation: int
+    exit: tuple[str, str, str]
+    handled: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +129,7 @@ class HostReality:
     service: str | None
     slot: str | None
     members: dict[str, LivingMember]
+    ended: dict[str, EndedMember]
     playbill: Playbill
     epoch: int
     """The highest epoch it has heard of."""

@@ -146,6 +146,8 @@ class Stage(Actor):
         self._event_number = 0
         self._listeners: set[asyncio.Event] = set()
         self._ready = asyncio.Event()
+        self._in_charge = asyncio.Event()
+        """Set once there is somebody for each service: what comes earlier has to wait."""
         self._is_stopping = False
         self._stopped: asyncio.Future[None] | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -188,29 +190,37 @@ class Stage(Actor):
     # -- opening ---------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        realities: list[HostReality] = []
         if self._process.is_return:
+            # All at once: they run already, and none may wait for another's bad start.
             realities = await self._take_over()
+            for name, plan in self._plans.items():
+                self._cast(name, plan, realities)
+            self._in_charge.set()
         else:
+            self._in_charge.set()
             await self._company.look_at_nodes()
             await self._company.open(self._hosts_expected() + self._app.get("understudies", 1))
         for name, plan in self._plans.items():
-            troupe = self.context.options(name=name).spawn(
-                Troupe,
-                plan,
-                self._company,
-                self._publish,
-                self._note,
-                self._commit,
-                self._process.epoch,
-                self._entries.get(name),
-                self._living(name, realities),
-            )
-            self._troupes[name] = troupe
+            troupe = self._troupes.get(name) or self._cast(name, plan, [])
             with contextlib.suppress(ActorError):
                 await troupe.wait_started()
         self._note("app.ready", app=self._name)
         self._ready.set()
+
+    def _cast(self, name: str, plan: ServicePlan, realities: list[HostReality]) -> Ref[Troupe]:
+        troupe = self._troupes[name] = self.context.options(name=name).spawn(
+            Troupe,
+            plan,
+            self._company,
+            self._publish,
+            self._note,
+            self._commit,
+            self._process.epoch,
+            self._entries.get(name),
+            self._living(name, realities),
+            {member: ended for reality in realities for member, ended in reality.ended.items()},
+        )
+        return troupe
 
     # -- the playbill ------------------------------------------------------------------------
 
@@ -321,6 +331,7 @@ class Stage(Actor):
         self, host: str, name: str, incarnation: int, exit: tuple[str, str, str], handled: int
     ) -> None:
         """A member's life ended by itself."""
+        await self._in_charge.wait()
         troupe = self._troupes.get(name.partition("/")[0])
         if troupe is not None:
             reason, traceback = exit_from_plain(exit)
@@ -389,6 +400,7 @@ class Stage(Actor):
 
     async def ps(self) -> dict[str, Any]:
         """The app, its services and members."""
+        await self._in_charge.wait()
         services, members = [], []
         for name, plan in self._plans.items():
             troupe = self._troupes.get(name)
@@ -485,6 +497,7 @@ class Stage(Actor):
         Resolves when each runs, has left or waits for room; at once without *wait*.
         """
         plan = self._plan(service)
+        await self._in_charge.wait()
         troupe = self._troupe(service)
         row, _ = await troupe.describe()
         wanted = _wanted_size(plan.name, size, row["size"])
@@ -494,6 +507,7 @@ class Stage(Actor):
 
     async def restart(self, name: str, rolling: bool = False) -> dict[str, Any]:
         """New lives for a service, one by one with *rolling*, or for one member (`kitchen/2`)."""
+        await self._in_charge.wait()
         troupe = self._troupe(name.partition("/")[0])
         self._note("service.restarted", service=name, rolling=rolling)
         restarted = await troupe.restart([name] if "/" in name else [], rolling)
@@ -501,6 +515,7 @@ class Stage(Actor):
 
     async def reset(self, service: str) -> dict[str, Any]:
         """Revive a service that has failed."""
+        await self._in_charge.wait()
         revived = await self._troupe(service).reset()
         if revived:
             self._note("service.reset", service=service)
@@ -509,6 +524,7 @@ class Stage(Actor):
 
     async def kill_member(self, member: str, yes: bool = False) -> dict[str, Any]:
         """SIGKILL the process of *member*; resolves when it is dead. `Refusal` names its neighbours unless *yes*."""
+        await self._in_charge.wait()
         host = await self._troupe(member.partition("/")[0]).host_of(member)
         if host is None or host.dead:
             raise Unavailable(f"{member} has no process now", may_have_run=False, reason="not running")

@@ -23,7 +23,7 @@ from supervisors.backoff import Backoff
 from supervisors.company import Company, Host, Slot
 from supervisors.driver import Driver
 from supervisors.orders import Begin, DeleteChild, StartChild, Stop, TerminateChild
-from supervisors.playbill import LivingMember, MemberEntry, ServiceEntry
+from supervisors.playbill import EndedMember, LivingMember, MemberEntry, ServiceEntry
 from supervisors.registry import MemberView, ServiceView
 from supervisors.service import ServicePlan
 from supervisors.spec import Kind, Restart, Shutdown
@@ -64,6 +64,8 @@ class Member:
     """An order has its life end so that another begins."""
     has_settled: bool = False
     """It has started, failed once, or waits for room."""
+    is_over: bool = False
+    """It has ended for good, and keeps its place."""
 
 
 class Troupe(Actor):
@@ -85,6 +87,7 @@ class Troupe(Actor):
         epoch: int,
         entry: ServiceEntry | None,
         living: dict[str, tuple[Host, LivingMember]],
+        ended: dict[str, EndedMember],
     ) -> None:
         self.plan = plan
         self._company = company
@@ -98,6 +101,14 @@ class Troupe(Actor):
         self._entries = {member.name: member for member in entry.members} if entry is not None else {}
         self._living = living
         """Members that run already: they are taken over, not started."""
+        self._ended = {
+            name: (each.incarnation, exit_from_plain(each.exit)[0], each.handled)
+            for name, each in ended.items()
+        }
+        """How lives ended while nobody was in charge, where their hosts could say."""
+        self._resumed: dict[str, MemberEntry] = {}
+        """Members of an earlier stage whose turn has not come yet."""
+        self._fallen: list[tuple[str, str | None]] = []
         self._size = entry.size if entry is not None else plan.size
         # Views of a later stage are newer than all of an earlier one.
         self._version = epoch << 32
@@ -106,8 +117,11 @@ class Troupe(Actor):
         self._is_stopping = False
         self._end: asyncio.Future[Exit] | None = None
         self._settled: list[tuple[set[str], asyncio.Future[None]]] = []
-        self._incarnations: dict[str, int] = dict(entry.left) if entry is not None else {}
+        self._incarnations: dict[str, int] = {}
+        if entry is not None:
+            self._incarnations = {each.name: each.incarnation for each in entry.members} | entry.left
         """Of members that have left: their names come back, their counters go on."""
+        self._keeping: asyncio.Task[None] | None = None
         self._driver = self._new_driver()
 
     async def on_start(self) -> None:
@@ -117,11 +131,15 @@ class Troupe(Actor):
         self._changed()
         if self._failed:
             self._end.set_result(Exit("shutdown", "intensity"))
+            for number in range(self._size):
+                self._spec(number)
             return
         wanted = self._size
         # Who runs beyond the size was leaving when the stage went away.
         self._size = max([wanted, *(int(name.rpartition("/")[2]) + 1 for name in self._living)])
+        self._resumed = dict(self._entries)
         specs = tuple(self._spec(number) for number in range(self._size))
+        self._entries.clear()
         begun = self._driver.order(Begin, specs)
         settled = self._when_settled({spec.id for spec in specs})
         # Whichever is first: a member that waits for room must not hold up the rest of the app.
@@ -163,6 +181,7 @@ class Troupe(Actor):
             self._driver.order(StartChild, spec)
         leaving = [self._name(number) for number in reversed(range(size, before))]
         await asyncio.gather(*(self._leave(name) for name in leaving), waiting)
+        self._keep_later()
         self._changed()
         pending = {name: member.pending for name, member in self._members.items() if member.pending}
         return {
@@ -225,6 +244,7 @@ class Troupe(Actor):
             return False
         self._failed = ""
         self._end = asyncio.get_running_loop().create_future()
+        self._incarnations |= {name: member.incarnation for name, member in self._members.items()}
         self._members.clear()
         self._driver = self._new_driver()
         specs = tuple(self._spec(number) for number in range(self._size))
@@ -242,6 +262,9 @@ class Troupe(Actor):
         """A member's life ended by itself; its host lives."""
         member = self._members.get(name)
         if member is None or member.incarnation != incarnation:
+            return
+        if self._living.pop(name, None) is not None:
+            self._ended[name] = incarnation, exit, handled  # it has not been taken over yet, and need not be
             return
         if member.task is not None and not member.task.done():
             # The two come on different ways: that it had started is told before that it ended.
@@ -285,10 +308,19 @@ class Troupe(Actor):
                 member.uid,
                 member.incarnation,
                 member.slot.name if member.slot is not None else None,
+                member.is_over,
             )
             for member in self._members.values()
         )
         return ServiceEntry(self.plan.name, self._size, self._failed, members, dict(self._incarnations))
+
+    def _keep_later(self) -> None:
+        """Have the playbill know what has become of this service; nothing waits for it."""
+
+        async def keep() -> None:
+            await self._commit(self._playbill_entry())
+
+        self._keeping = asyncio.get_running_loop().create_task(keep())
 
     async def host_of(self, name: str) -> Host | None:
         """The host a member lives in now. `NotFound`."""
@@ -366,6 +398,8 @@ class Troupe(Actor):
             return "stopped"
         if member.pending:
             return "pending"
+        if state == "stopped" and not (member.has_settled or member.leaving or self._failed):
+            return "starting"  # its turn has not come: whoever asks for it waits
         if member.renewing and state == "running":
             return "restarting"
         if member.leaving and state in ("running", "stopping"):
@@ -458,6 +492,7 @@ class Troupe(Actor):
             )
             self._failed = f"gave up: {worst if worst is not None else exit}"
             self._on_event("service.failed", service=self.plan.name, reason=self._failed)
+            self._keep_later()
         if self._end is not None and not self._end.done():
             self._end.set_result(exit)
         self._changed()
@@ -476,21 +511,65 @@ class Troupe(Actor):
             self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.get(name, 0))
         return MemberSpec(name, self.plan.restart, self.plan.shutdown)
 
-    def _take_up(self, member: Member, host: Host, living: LivingMember) -> None:
+    async def _resume(self, member: Member, known: MemberEntry | None) -> None:
+        """Go on with a member of an earlier stage: where it runs or starts, or from its end."""
+        host, living = self._living.pop(member.name, (None, None))
+        if host is not None and living is not None and not host.dead:
+            member.uid, member.incarnation, member.has_worked = (
+                living.uid,
+                living.incarnation,
+                living.has_worked,
+            )
+            member.host, member.slot = host, host.slot
+            if living.is_running:
+                self._take_up(member)
+            else:
+                await self._launch(member, host)
+        elif known is not None and known.is_over:
+            member.is_over = member.has_settled = True
+            self._driver.feed(facts.Ignored(member.name))
+        else:
+            self._mourn(member, known)
+
+    def _take_up(self, member: Member) -> None:
         """A member that runs already goes on, in the same process and life."""
-        member.uid, member.incarnation, member.has_worked = living.uid, living.incarnation, living.has_worked
-        member.host, member.slot, member.is_registered, member.has_settled = host, host.slot, True, True
+        member.is_registered, member.has_settled = True, True
         self._driver.feed(facts.Started(member.name))
         self._changed()
 
+    def _mourn(self, member: Member, known: MemberEntry | None) -> None:
+        """A life ended while nobody was in charge: what follows is what would have followed then."""
+        incarnation, exit, handled = self._ended.pop(member.name, (0, Exit("killed"), 0))
+        self._driver.feed(facts.Started(member.name))
+        if incarnation == member.incarnation:
+            member.last_exit = exit
+            self._driver.feed(facts.Exited((member.name,), exit, handled))
+        else:
+            if not self._fallen:
+                asyncio.get_running_loop().call_soon(self._bury)
+            self._fallen.append((member.name, known.slot if known is not None else None))
+        self._changed()
+
+    def _bury(self) -> None:
+        """Whose process ended while nobody was in charge: those of one process are one incident."""
+        exit = Exit("killed", "while the stage was away")
+        fallen, self._fallen = self._fallen, []
+        for slot in dict.fromkeys(slot for _, slot in fallen):
+            names = tuple(name for name, its_slot in fallen if its_slot == slot)
+            for name in names:
+                self._members[name].last_exit = exit
+            # They are said to have worked: whatever they did, an earlier stage was content with it.
+            self._driver.feed(facts.Exited(names, exit, handled=1))
+        self._changed()
+
     async def _start(self, member: Member) -> None:
-        found = self._living.pop(member.name, None)
-        if found is not None and not found[0].dead:
-            self._take_up(member, *found)
+        known = self._resumed.pop(member.name, None)
+        if member.name in self._living or (known is not None and known.incarnation):
+            await self._resume(member, known)
             return
         member.incarnation += 1
+        member.is_over = False
         member.has_worked = False
-        incarnation = member.incarnation
         slot = member.slot = self._company.slot_for(self.plan, member.name)
         try:
             host = await self._company.man(slot, self.plan, lambda reason: self._pend(member, reason))
@@ -504,6 +583,10 @@ class Troupe(Actor):
         await self._commit(
             self._playbill_entry()
         )  # a stage that comes after us must not give this incarnation again
+        await self._launch(member, host)
+
+    async def _launch(self, member: Member, host: Host) -> None:
+        incarnation = member.incarnation
         try:
             assert host.ref is not None
             outcome = await host.ref.start_member(self._epoch, member.name, member.uid, incarnation)
@@ -595,6 +678,9 @@ class _MemberLauncher:
         member.slot = member.host = None
         member.is_registered = False
         member.uid = random.getrandbits(63) or 1
+        if not (member.leaving or troupe._is_stopping):
+            member.is_over = True
+            troupe._keep_later()
         troupe._changed()
 
     def _task(self, coroutine: Any) -> asyncio.Task[None]:

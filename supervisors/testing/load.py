@@ -93,7 +93,7 @@ class Load:
     def send(self, caller: Caller) -> Reply[Any] | None:
         """The next message of *caller*; None when it would have gone to a member that is not there."""
         service = caller.random.choice(list(self._services))
-        ref = self._cluster.service(service)
+        ref: Any = self._cluster.service(service)
         target = service
         way = caller.random.choices(("ask", "member ask", "tell"), (5, 3, 2))[0]
         if way != "ask":
@@ -137,7 +137,7 @@ class Load:
     def _answered(self, reply: Reply[Any], target: str, sender: str, seq: int) -> None:
         outcome = reply.outcome(0)
         if outcome.error is None:
-            name, incarnation, pid = outcome.value
+            name, incarnation, pid = outcome.unwrap()
             self._ledger.write("outcome", name, sender, seq, incarnation=incarnation, pid=pid, detail=OK)
         else:
             self._ledger.write("outcome", target, sender, seq, detail=word_for(outcome.error))

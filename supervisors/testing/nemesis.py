@@ -221,7 +221,7 @@ class Nemesis:
         ]
         if not rows:
             raise Skipped("no member is running")
-        return self.random.choice(rows)  # type: ignore[no-any-return]
+        return self.random.choice(rows)
 
     def with_it(self, *names: str) -> tuple[str, ...]:
         """The members whose lives end when those of *names* do, by the strategies of their services."""
@@ -625,6 +625,14 @@ def _descriptors(nemesis: Nemesis) -> None:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
     seconds = nemesis.random.uniform(0.5, 2.0)
-    nemesis.did("descriptors", row["name"], pid=pid, heal=restore, heal_after=seconds, note=f"{used + 1} at most")
+    nemesis.did(
+        "descriptors",
+        row["name"],
+        pid=pid,
+        ends=nemesis.in_process(pid),  # who opens files may die of it
+        heal=restore,
+        heal_after=seconds,
+        note=f"{used + 1} at most",
+    )
     with contextlib.suppress(OSError):
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1, limits[1]))

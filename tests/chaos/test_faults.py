@@ -280,6 +280,7 @@ class TestUsersCode:
 
         assert [type(reply.outcome(10).error) for reply in replies][0] is Planted
 
+        wait_until(lambda: theatre.lives()["pair/1"] > before["pair/1"])
         wait_until(lambda: [theatre.row(name)["state"] for name in ("pair/0", "pair/1")] == ["running"] * 2)
         after = theatre.lives()
         grown = {after[name][0] - before[name][0] for name in ("pair/0", "pair/1")}
