@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
@@ -37,6 +38,10 @@ from supervisors.settings import process_start_time
 
 _SWITCH_INTERVAL = 0.0005
 """Seconds between thread switches: with one CPU-bound handler a control message waits 1.5 ms instead of 10.7."""
+
+_LINGER = 0.05
+"""Seconds between the last life's end and the process's: what was sent here meanwhile is refused, not lost."""
+_END_LIMIT = 2.0
 
 _EMBEDDED_ORPHAN_TIMEOUT = 30.0
 _EXTERNAL_ORPHAN_TIMEOUT = 600.0
@@ -124,6 +129,16 @@ class HostProcess:
     def terminate(self) -> None:
         """SIGTERM: stop in order, then end."""
         self._actor.tell("terminate")
+
+    def leave(self) -> None:
+        """End once everything that was said has left; on a thread, since the loop has to say it."""
+        threading.Thread(target=self._leave, name="host-end", daemon=True).start()
+
+    def _leave(self) -> None:
+        time.sleep(_LINGER)
+        with contextlib.suppress(Exception):
+            self.system.stop().result(timeout=_END_LIMIT)
+        self.close()
 
     def close(self) -> None:
         """End without further ado."""
@@ -294,7 +309,7 @@ class HostActor(Actor):
     async def leave(self, epoch: int) -> None:
         """End this process once the answer is out."""
         self._process.heed(epoch)
-        asyncio.get_running_loop().call_later(0.05, self._process.close)
+        self._process.leave()
 
     async def terminate(self) -> None:
         """SIGTERM: every member stops in order, the stage is told, the process ends."""
@@ -307,7 +322,7 @@ class HostActor(Actor):
         await asyncio.gather(
             *(self._end_life(name, exit, shutdown, True) for name in list(self._incarnations))
         )
-        self._process.close()
+        self._process.leave()
 
     async def statistics(self) -> dict[str, Any]:
         """This process's counters."""

@@ -326,6 +326,10 @@ class Stage(Actor):
     async def host_leaving(self, name: str, exit: tuple[str, str, str]) -> None:
         """A host's farewell."""
         self._company.farewell(name, exit_from_plain(exit)[0])
+        host = self._company.host_named(name)
+        troupe = self._troupes.get(host.service or "") if host is not None else None
+        if host is not None and troupe is not None:
+            await troupe.host_leaves(host)
 
     async def member_exited(
         self, host: str, name: str, incarnation: int, exit: tuple[str, str, str], handled: int

@@ -281,6 +281,13 @@ class Troupe(Actor):
         if member is not None and member.incarnation == incarnation:
             member.has_worked = True
 
+    async def host_leaves(self, host: Host) -> None:
+        """A host is about to end: callers go elsewhere before its members stop."""
+        for member in self._members.values():
+            if member.host is host:
+                member.renewing = True
+        self._publish()
+
     async def host_died(self, host: Host, members: tuple[str, ...], exit: Exit, counts: bool) -> None:
         """A host's process ended, and all of *members* with it: one incident."""
         ended = []
@@ -568,7 +575,7 @@ class Troupe(Actor):
             await self._resume(member, known)
             return
         member.incarnation += 1
-        member.is_over = False
+        member.is_over = member.renewing = False
         member.has_worked = False
         slot = member.slot = self._company.slot_for(self.plan, member.name)
         try:
