@@ -8,7 +8,8 @@ The verdict: what a ledger proves. Pure functions of records and faults.
     HUNG     without an outcome half a second after it was due
     ORPHANS  processes, sockets, files, slots that are left
     RTO      seconds from a fault to the next answer of the member it ended
-    BLAST    lives that ended without a fault that explains it, or went on although a fault had to end them
+    BLAST    lives that ended without a fault that explains it, went on although a fault had to end them,
+             or have the number of an earlier one
 
 A tell that a mailbox had taken when its process died is not LOST but unreported: nobody who
 lives could know of it. There may be as many as were in flight at the kills.
@@ -278,9 +279,14 @@ def _lives(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _unexplained(records: Sequence[Record], faults: Sequence[FaultLike]) -> Iterable[str]:
-    """New lives that no fault asked for: each needs one since the life before it began."""
+    """New lives that no fault asked for: each needs one since the life before it began, and a number of its own."""
     for member, lives in _lives(records).items():
         for before, life in zip(lives, lives[1:], strict=False):
+            if life.incarnation <= before.incarnation:
+                yield (
+                    f"{member} began life {life.incarnation} (pid {life.pid}) at {life.at:.3f},"
+                    f" after life {before.incarnation} (pid {before.pid})"
+                )
             explained = any(
                 member in fault.ends
                 and fault.at <= life.at

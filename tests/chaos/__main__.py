@@ -44,6 +44,7 @@ def main() -> int:
             period=options.period,
             rate=options.rate,
             faults=faults,
+            keeps_logs=options.keep,
             say=lambda line: print(line, flush=True),
         )
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -36,6 +37,7 @@ def chaos_run(
     period: float = 4.0,
     rate: float = 200.0,
     faults: Sequence[str] | None = None,
+    keeps_logs: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Verdict:
     local = local_app(chaos_app(str(folder)), is_checked=False)
@@ -63,6 +65,12 @@ def chaos_run(
         problems += strays(local, cluster)
         now = time.monotonic()
         say(f"{now - began_at:8.2f} s  stopping")
+        if keeps_logs:
+            events = [json.dumps(event) for event in cluster.events(last=10_000)]
+            (folder / "events.json").write_text("\n".join(events))
+            shutil.copytree(
+                local.run_dir, folder / "logs", ignore=shutil.ignore_patterns("sockets", "*.ipc", "*key*", "*token*")
+            )
     ledger.close()
     return check(read_ledger(folder), nemesis.faults, orphans=[*problems, *local.left], now=now)
 

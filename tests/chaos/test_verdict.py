@@ -158,3 +158,11 @@ def test_a_ledger_is_read_as_it_was_written_up_to_a_torn_line(tmp_path: Path) ->
     assert (first.what, first.target, first.sender, first.seq, first.detail, first.due_at) == ("sent", "desk", "a", 1, "ask write", 5.0)
     assert (second.what, second.incarnation, second.pid) == ("handled", 2, 3)
     assert first.at <= second.at
+
+
+def test_a_life_that_has_the_number_of_another_is_blast() -> None:
+    lives = [born("desk/0", 2, 1.0), born("desk/0", 1, 2.0)]
+
+    [found] = check(lives, [Fault(1, "kill", "desk/0", 1.5, ends=("desk/0",))], now=NOW).blast
+
+    assert found == "desk/0 began life 1 (pid 7) at 2.000, after life 2 (pid 7)"
