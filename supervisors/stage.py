@@ -153,6 +153,7 @@ class Stage(Actor):
         self._opening: asyncio.Task[None] | None = None
         self._entries: dict[str, ServiceEntry] = {}
         self._version = 0
+        self._playbill = Playbill()
         self._round: asyncio.Task[None] | None = None
         """The next time the playbill goes out; all who ask until then share it."""
         self._company = Company(
@@ -229,6 +230,7 @@ class Stage(Actor):
         realities = await self._company.find_hosts()
         playbill = newest(reality.playbill for reality in realities)
         self._entries = {service.name: service for service in playbill.services}
+        self._playbill = playbill
         await self._company.take_over(playbill, realities)
         for reality in realities:
             self._subscribe(reality.address)
@@ -270,9 +272,11 @@ class Stage(Actor):
             self._version,
             tuple(self._entries.values()),
             self._company.slot_entries(),
+            self._company.host_entries(),
             last_host,
             last_slot,
         )
+        self._playbill = playbill
         kept = [
             host.ref.keep(self._process.epoch, playbill)
             for host in self._company.hosts()
@@ -321,6 +325,9 @@ class Stage(Actor):
     ) -> list[tuple[Any, ...]]:
         """A host's hello; answered with the views of all services."""
         self._company.host_up(name, pid, start_time, address, tuple(gpu_ids))
+        host = self._company.host_named(name)
+        if host is not None and host.ref is not None and self._playbill.epoch:
+            host.ref.tell("keep", self._process.epoch, self._playbill)
         return self._subscribe(address)
 
     async def host_leaving(self, name: str, exit: tuple[str, str, str]) -> None:

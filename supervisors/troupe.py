@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actors.actor import Actor
-from actors.errors import ActorError, NotFound, StartFailed, Unavailable, nearest
+from actors.errors import ActorError, NotFound, Unavailable, nearest
 from actors.exit import Exit
 from supervisors import facts
 from supervisors.actions import Report
@@ -119,7 +119,7 @@ class Troupe(Actor):
         self._settled: list[tuple[set[str], asyncio.Future[None]]] = []
         self._incarnations: dict[str, int] = {}
         if entry is not None:
-            self._incarnations = {each.name: each.incarnation for each in entry.members} | entry.left
+            self._incarnations = entry.left | {each.name: each.incarnation for each in entry.members}
         """Of members that have left: their names come back, their counters go on."""
         self._keeping: asyncio.Task[None] | None = None
         self._driver = self._new_driver()
@@ -315,6 +315,7 @@ class Troupe(Actor):
                 member.uid,
                 member.incarnation,
                 member.slot.name if member.slot is not None else None,
+                self._state(member.name) == "running",
                 member.is_over,
             )
             for member in self._members.values()
@@ -515,8 +516,17 @@ class Troupe(Actor):
         if known is not None:
             self._members[name] = Member(name, known.uid, known.incarnation)
         else:
-            self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.get(name, 0))
+            self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.pop(name, 0))
         return MemberSpec(name, self.plan.restart, self.plan.shutdown)
+
+    def _has_past(self, member: Member, known: MemberEntry | None) -> bool:
+        """Whether an earlier stage has left more of it than a name: else it was about to start, and does."""
+        if member.name in self._living:
+            return True
+        if known is None:
+            return False
+        ended_in, *_ = self._ended.get(member.name, (0,))
+        return known.is_running or known.is_over or ended_in == known.incarnation > 0
 
     async def _resume(self, member: Member, known: MemberEntry | None) -> None:
         """Go on with a member of an earlier stage: where it runs or starts, or from its end."""
@@ -571,7 +581,7 @@ class Troupe(Actor):
 
     async def _start(self, member: Member) -> None:
         known = self._resumed.pop(member.name, None)
-        if member.name in self._living or (known is not None and known.incarnation):
+        if self._has_past(member, known):
             await self._resume(member, known)
             return
         member.incarnation += 1
@@ -580,7 +590,7 @@ class Troupe(Actor):
         slot = member.slot = self._company.slot_for(self.plan, member.name)
         try:
             host = await self._company.man(slot, self.plan, lambda reason: self._pend(member, reason))
-        except StartFailed as error:
+        except ActorError as error:
             member.last_exit = Exit("start_failed", str(error))
             self._driver.feed(facts.StartFailed(member.name, member.last_exit))
             return
@@ -615,6 +625,7 @@ class Troupe(Actor):
                 pid=member.host.pid if member.host else None,
             )
             self._driver.feed(facts.Started(member.name))
+            self._keep_later()
         elif outcome[0] == "ignored":
             member.has_settled = True
             self._driver.feed(facts.Ignored(member.name))
