@@ -8,6 +8,7 @@ many. Time comes in as an argument and may be any clock that only goes forward.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, replace
 
@@ -29,8 +30,11 @@ class RestartWindow:
         checks.positive("RestartWindow", "period", period, allow_infinity=True)
         self.intensity = intensity
         self.period = period
+        self._looked_at = 0.0
         # One more than the intensity says "over"; older ones could not change that.
         self._attempts: deque[_Attempt] = deque(maxlen=intensity + 1)
+        self._handled_at = -math.inf
+        """The newest attempt of a life that had worked; newer ones may have pushed it out of the window above."""
 
     def count(self, now: float, *, owner: str | None = None, handled: int = 0) -> bool:
         """
@@ -40,6 +44,8 @@ class RestartWindow:
         """
         self._forget(now)
         self._attempts.append(_Attempt(now, owner, handled))
+        if handled:
+            self._handled_at = now
         return len(self._attempts) <= self.intensity
 
     def take_back(self, owner: str | None = None) -> bool:
@@ -71,8 +77,9 @@ class RestartWindow:
     @property
     def has_handled(self) -> bool:
         """True when a life in the window finished a message without crashing."""
-        return any(attempt.handled for attempt in self._attempts)
+        return self._handled_at >= self._looked_at - self.period
 
     def _forget(self, now: float) -> None:
+        self._looked_at = max(self._looked_at, now)
         while self._attempts and self._attempts[0].at < now - self.period:
             self._attempts.popleft()
