@@ -34,7 +34,7 @@ class RestartWindow:
         # One more than the intensity says "over"; older ones could not change that.
         self._attempts: deque[_Attempt] = deque(maxlen=intensity + 1)
         self._handled_at = -math.inf
-        """The newest attempt of a life that had worked; newer ones may have pushed it out of the window above."""
+        """The newest attempt of a life that had worked, were it pushed out of the window by others."""
 
     def count(self, now: float, *, owner: str | None = None, handled: int = 0) -> bool:
         """

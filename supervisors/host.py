@@ -40,7 +40,7 @@ _SWITCH_INTERVAL = 0.0005
 """Seconds between thread switches: with one CPU-bound handler a control message waits 1.5 ms instead of 10.7."""
 
 _LINGER = 0.05
-"""Seconds between the last life's end and the process's: what was sent here meanwhile is refused, not lost."""
+"""Seconds between the end of the last life and the process's: what comes meanwhile is refused, not lost."""
 _END_LIMIT = 2.0
 
 _EMBEDDED_ORPHAN_TIMEOUT = 30.0

@@ -181,7 +181,7 @@ class ServiceRef(Routed[A]):
     _router: ServiceRouter
 
     def member(self, number: int) -> Ref[A]:
-        """One member, by number. `NotFound` when the service is smaller, `ServiceFailed` when it has given up."""
+        """One member. `NotFound` when the service is smaller, `ServiceFailed` when it has given up."""
         view = self._router.registry.view(self._router.name)
         name = f"{view.name}/{number}"
         found = view.member_by_name.get(name)

@@ -119,7 +119,9 @@ class Load:
 
     def _tell(self, caller: Caller, ref: Any, target: str) -> Reply[Any]:
         sender, seq = caller.next_of(f"tell {target}")
-        self._ledger.write("sent", target, sender, seq, detail="tell note", due_at=time.monotonic() + TELL_LIMIT)
+        self._ledger.write(
+            "sent", target, sender, seq, detail="tell note", due_at=time.monotonic() + TELL_LIMIT
+        )
         self._begin()
         reply: Reply[Any] = ref.tell("note", sender, seq)
         reply.add_done_callback(lambda done: self._taken(done, target, sender, seq))
@@ -221,7 +223,7 @@ async def _await_all(caller: Caller) -> None:
 
 
 def word_for(error: BaseException) -> str:
-    """How an outcome that is an error reads in the ledger: what it says of whether the call ran, then its type."""
+    """How an error reads in the ledger: what it says of whether the call ran, then its type."""
     kind = type(error).__name__
     if isinstance(error, Unavailable):
         return f"{MAY_HAVE_RUN if error.may_have_run else NEVER_RAN} {kind} ({error.reason})"

@@ -40,9 +40,7 @@ def local_app(app: App, *, end_timeout: float = 10.0, is_checked: bool = True, *
 class LocalApp:
     """The context manager behind `local_app`."""
 
-    def __init__(
-        self, app: App, end_timeout: float, is_checked: bool, options: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, app: App, end_timeout: float, is_checked: bool, options: Mapping[str, Any]) -> None:
         self.app = app
         self.run: Run = app.run(**{"num_cpus": 2, **options})
         self.phases: list[dict[str, Any]] = []
@@ -108,7 +106,9 @@ def marked(mark: str) -> dict[int, str]:
         pid = int(path.name)
         if pid != os.getpid() and _carries(pid, mark):
             with contextlib.suppress(OSError):
-                found[pid] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:120]
+                found[pid] = (
+                    (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:120]
+                )
     return found
 
 

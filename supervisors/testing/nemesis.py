@@ -131,7 +131,7 @@ class Nemesis:
     # -- doing ---------------------------------------------------------------------------
 
     def run(self, seconds: float, is_over: Callable[[], bool] = lambda: False) -> None:
-        """Random faults, *period* seconds apart on average (Poisson), until *seconds* have passed; then heal."""
+        """Random faults for *seconds*, *period* seconds apart on average (Poisson); then heal."""
         ends_at = time.monotonic() + seconds
         due_at = time.monotonic()
         try:
@@ -172,11 +172,17 @@ class Nemesis:
         heal_after: float = 0.0,
         at: float | None = None,
     ) -> Fault:
-        """Write a fault down, just before doing it; *heal* is called *heal_after* seconds later at the latest."""
+        """Write a fault down, just before doing it; *heal* is called *heal_after* seconds later."""
         with self._lock:
             number = len(self.faults) + 1
             done = Fault(
-                number, name, target, time.monotonic() if at is None else at, pid=pid, ends=tuple(ends), note=note
+                number,
+                name,
+                target,
+                time.monotonic() if at is None else at,
+                pid=pid,
+                ends=tuple(ends),
+                note=note,
             )
             self.faults.append(done)
             if heal is not None:
@@ -217,7 +223,9 @@ class Nemesis:
         rows = [
             row
             for row in self.state().get("members", ())
-            if row["state"] == "running" and row["pid"] and (self.services is None or row["service"] in self.services)
+            if row["state"] == "running"
+            and row["pid"]
+            and (self.services is None or row["service"] in self.services)
         ]
         if not rows:
             raise Skipped("no member is running")
@@ -547,7 +555,12 @@ def _kill_understudy_and_member(nemesis: Nemesis) -> None:
     if not waiting:
         raise Skipped("no understudy stands ready")
     done = nemesis.did(
-        "kill_understudy_and_member", row["name"], pid=row["pid"], ends=nemesis.in_process(row["pid"])
+        "kill_understudy_and_member",
+        row["name"],
+        pid=row["pid"],
+        ends=nemesis.in_process(row["pid"]),
+        heal=lambda: None,  # lasts: who was promoted in between dies again
+        heal_after=0.5,
     )
     nemesis.signal(row["pid"], signal.SIGKILL)
     nemesis.has_hit(done)

@@ -1,5 +1,5 @@
 """
-The scribe: an actor that writes down what it handles before anything else, and fails in whatever way it is told.
+The scribe: an actor that writes down what it handles before anything else, and fails as it is told.
 
 How its next start or stop goes wrong stands in a file beside the ledger (`plant`), because a
 process that is to fail at its start cannot be told by message.
@@ -32,7 +32,7 @@ class Planted(RuntimeError):
 
 
 def plant(directory: str | os.PathLike[str], member: str, hook: Hook, way: Way) -> Path:
-    """From now on *hook* of *member* raises or hangs, or its lives are short, until the file that is returned is gone."""
+    """Until the file that is returned is gone, *hook* of *member* raises or hangs, or its lives are short."""
     path = _condition(Path(directory), member, hook)
     path.parent.mkdir(exist_ok=True)
     path.write_text(way)
@@ -130,7 +130,9 @@ def _ledger_of(system: ActorSystem, directory: str) -> Ledger:
 
         def saw(event: Event) -> None:
             if isinstance(event, DeadLettered):
-                kept.write("dead_letter", event.target, detail=f"{event.method}: {event.reason}", pid=os.getpid())
+                kept.write(
+                    "dead_letter", event.target, detail=f"{event.method}: {event.reason}", pid=os.getpid()
+                )
 
         system.subscribe(saw)
     return ledger

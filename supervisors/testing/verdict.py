@@ -22,6 +22,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 from supervisors.testing.ledger import NEVER_RAN, OK, Record
@@ -97,7 +98,10 @@ class Verdict:
     def text(self) -> str:
         """The line, what it is based on, and the first findings of each kind."""
         outcomes = ", ".join(f"{number} {word}" for word, number in self.outcomes)
-        lines = [self.line(), f"{self.sent} sent, {self.handled} handled, {self.unreported} unreported; {outcomes}"]
+        lines = [
+            self.line(),
+            f"{self.sent} sent, {self.handled} handled, {self.unreported} unreported; {outcomes}",
+        ]
         for name, found in self._findings():
             lines += [f"  {name}: {each}" for each in found[:_SHOWN]]
             if len(found) > _SHOWN:
@@ -110,7 +114,9 @@ def _spread(seconds: Sequence[float]) -> str:
         return "-"
     ordered = sorted(seconds)
     middle, high = ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
-    return f"median {middle * 1000:.0f} p95 {high * 1000:.0f} max {ordered[-1] * 1000:.0f} ms ({len(ordered)})"
+    return (
+        f"median {middle * 1000:.0f} p95 {high * 1000:.0f} max {ordered[-1] * 1000:.0f} ms ({len(ordered)})"
+    )
 
 
 def check(
@@ -187,7 +193,10 @@ def _ghosts(
         if key not in sent:
             yield f"{_name(record)} was never sent"
         elif outcome is not None and outcome.detail.startswith(NEVER_RAN):
-            yield f"{_name(record)} handled in life {record.incarnation} at {record.at:.3f}, its sender was told {outcome.detail}"
+            yield (
+                f"{_name(record)} handled in life {record.incarnation} at {record.at:.3f},"
+                f" its sender was told {outcome.detail}"
+            )
 
 
 def _hung(
@@ -228,7 +237,9 @@ def _lost(
         if dropped.took(message, after.at if after is not None else math.inf):
             continue
         if before is not None and after is not None and before.pid == after.pid:
-            lost.append(f"{_name(message)} was taken at {accepted[key].at:.3f} by pid {after.pid}, which lives")
+            lost.append(
+                f"{_name(message)} was taken at {accepted[key].at:.3f} by pid {after.pid}, which lives"
+            )
         else:
             unreported += 1
     return lost, unreported
@@ -279,9 +290,9 @@ def _lives(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _unexplained(records: Sequence[Record], faults: Sequence[FaultLike]) -> Iterable[str]:
-    """New lives that no fault asked for: each needs one since the life before it began, and a number of its own."""
+    """Lives that no fault asked for: each needs one since the life before it began, and its own number."""
     for member, lives in _lives(records).items():
-        for before, life in zip(lives, lives[1:], strict=False):
+        for before, life in pairwise(lives):
             if life.incarnation <= before.incarnation:
                 yield (
                     f"{member} began life {life.incarnation} (pid {life.pid}) at {life.at:.3f},"
@@ -306,7 +317,7 @@ def _fell_together(fault: FaultLike, life: Record) -> bool:
 
 
 def _spared(records: Sequence[Record], faults: Sequence[FaultLike]) -> Iterable[str]:
-    """Lives that a fault had to end, by the strategy of their service, and that worked on long after it."""
+    """Lives that a fault had to end, by the strategy of their service, and that worked on after it."""
     lives = _lives(records)
     latest: dict[tuple[str, int, int], float] = {}
     for record in records:
@@ -337,6 +348,7 @@ def _recovery_times(records: Sequence[Record], faults: Sequence[FaultLike]) -> I
             born = next((life for life in lives[member] if life.at >= fault.at), None)
             if born is None:
                 continue
-            answer = next((a for a in answers[member] if a.at >= born.at and a.incarnation >= born.incarnation), None)
+            later = (a for a in answers[member] if a.at >= born.at and a.incarnation >= born.incarnation)
+            answer = next(later, None)
             if answer is not None:
                 yield answer.at - fault.at

@@ -1,4 +1,4 @@
-"""The app that chaos is done to: members that share processes, members in slots, and a pair that lives and dies together."""
+"""The app that chaos is done to: members that share processes, members in slots, a pair that falls as one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ MEMBERS = {"desk": 6, "cell": 3, "pair": 2}
 def chaos_app(directory: str, name: str = "chaos") -> App:
     def service(title: str, **options: object) -> Service[Scribe]:
         return Service(
-            title, Scribe, args=(directory,), backoff=SOON, shutdown=1.0, start_timeout=5.0, **options  # type: ignore[arg-type]
+            title,
+            Scribe,
+            args=(directory,),
+            backoff=SOON,
+            shutdown=1.0,
+            start_timeout=5.0,
+            **options,  # type: ignore[arg-type]
         )
 
     return App(

@@ -74,7 +74,9 @@ class Theatre:
 
     def lives(self) -> dict[str, tuple[int, int]]:
         """Life and pid of every member, from the stage."""
-        return {row["name"]: (row["incarnation"], row["pid"]) for row in self.cluster.ps().result(5)["members"]}
+        return {
+            row["name"]: (row["incarnation"], row["pid"]) for row in self.cluster.ps().result(5)["members"]
+        }
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 20.0, pause: float = 0.01) -> Any:
@@ -103,7 +105,13 @@ def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
             service("storm", 1, intensity=3, period=3600.0),
             service("duo", 2, per_host=1, strategy="one_for_all"),
             Service(
-                "sleepers", Sleeper, args=(str(folder / "blocked"),), size=2, per_host=2, backoff=SOON, start_timeout=2.0
+                "sleepers",
+                Sleeper,
+                args=(str(folder / "blocked"),),
+                size=2,
+                per_host=2,
+                backoff=SOON,
+                start_timeout=2.0,
             ),
             service("cell", 1, resources=Resources(cpu=0.1)),
             name="torment",

@@ -69,7 +69,9 @@ def chaos_run(
             events = [json.dumps(event) for event in cluster.events(last=10_000)]
             (folder / "events.json").write_text("\n".join(events))
             shutil.copytree(
-                local.run_dir, folder / "logs", ignore=shutil.ignore_patterns("sockets", "*.ipc", "*key*", "*token*")
+                local.run_dir,
+                folder / "logs",
+                ignore=shutil.ignore_patterns("sockets", "*.ipc", "*key*", "*token*"),
             )
     ledger.close()
     return check(read_ledger(folder), nemesis.faults, orphans=[*problems, *local.left], now=now)
@@ -105,7 +107,8 @@ def _unwell(cluster: Cluster) -> list[str]:
             found.append(f"{row['name']} does not answer: {error!r}")
         else:
             if (name, incarnation, pid) != (row["name"], row["incarnation"], row["pid"]):
-                found.append(f"{row['name']} says life {incarnation} in {pid}, ps says {row['incarnation']} in {row['pid']}")
+                known = f"life {row['incarnation']} in {row['pid']}"
+                found.append(f"{row['name']} says life {incarnation} in {pid}, ps says {known}")
     return found
 
 
@@ -136,6 +139,7 @@ def inventory(local: LocalApp) -> tuple[list[str], list[str]]:
     done = subprocess.run(
         [sys.executable, "-c", _INVENTORY, address, local.app.name],
         env={**os.environ, **token, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        check=False,
         capture_output=True,
         text=True,
         timeout=30,

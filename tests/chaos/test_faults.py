@@ -46,19 +46,25 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def under_load(theatre: Any, services: dict[str, int], rate: float = 150.0) -> Iterator[Callable[[], Verdict]]:
+def under_load(
+    theatre: Any, services: dict[str, int], rate: float = 150.0
+) -> Iterator[Callable[[], Verdict]]:
     """Calls meanwhile; afterwards the function that is given tells the verdict on them."""
     began_at = time.monotonic()
     faults_before = len(theatre.nemesis.faults)
     verdicts: list[Verdict] = []
-    load = Load(theatre.cluster, theatre.ledger, services, rate=rate, seed=faults_before, name=secrets.token_hex(3))
+    load = Load(
+        theatre.cluster, theatre.ledger, services, rate=rate, seed=faults_before, name=secrets.token_hex(3)
+    )
     with load:
         time.sleep(0.2)
         yield lambda: verdicts[0]
         time.sleep(0.2)
     assert load.problems == []
     records = read_ledger(theatre.folder)
-    born_before = {record.target: record for record in records if record.what == "life" and record.at < began_at}
+    born_before = {
+        record.target: record for record in records if record.what == "life" and record.at < began_at
+    }
     mine = [record for record in records if record.what in ("life", "dead_letter") and record.at >= began_at]
     mine += [*born_before.values(), *(record for record in records if record.sender.startswith(load.name))]
     verdicts.append(check(mine, theatre.nemesis.faults[faults_before:]))
@@ -66,7 +72,11 @@ def under_load(theatre: Any, services: dict[str, int], rate: float = 150.0) -> I
 
 
 class TestProcesses:
-    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT], ids=["F01-SIGKILL", "F04-SIGSEGV", "F04-SIGABRT"])
+    @pytest.mark.parametrize(
+        "number",
+        [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT],
+        ids=["F01-SIGKILL", "F04-SIGSEGV", "F04-SIGABRT"],
+    )
     def test_a_killed_process_is_replaced_and_nobody_else_is(self, theatre: Any, number: int) -> None:
         theatre.wait_ready()
         before = theatre.lives()
@@ -148,7 +158,9 @@ class TestHangs:
         _, life, pid = theatre.who("cell/0")
         theatre.nemesis.signal(pid, signal.SIGSTOP)
         try:
-            wait_until(lambda: theatre.lives()["cell/0"][0] == life + 1, timeout=30 if IS_LONG else 6, pause=0.1)
+            wait_until(
+                lambda: theatre.lives()["cell/0"][0] == life + 1, timeout=30 if IS_LONG else 6, pause=0.1
+            )
         finally:
             with contextlib.suppress(Exception):
                 theatre.nemesis.signal(pid, signal.SIGCONT)
@@ -157,7 +169,9 @@ class TestHangs:
         before = theatre.lives()
         with under_load(theatre, {"desk": 2, "shared": 2}):
             for _ in range(100 if IS_LONG else 3):
-                pid = theatre.nemesis.random.choice([pid for name, (_, pid) in before.items() if name.startswith("desk")])
+                pid = theatre.nemesis.random.choice(
+                    [pid for name, (_, pid) in before.items() if name.startswith("desk")]
+                )
                 theatre.nemesis.did("pause", "desk", pid=pid)
                 theatre.nemesis.signal(pid, signal.SIGSTOP)
                 time.sleep(0.3)
@@ -173,7 +187,9 @@ class TestUsersCode:
         with pytest.raises(Planted, match="a handler of shared/0") as caught:
             theatre.member("shared/0").crash().result()
 
-        assert "raise Planted" in "".join(str(note) for note in [caught.value.__cause__, *getattr(caught.value, "__notes__", ())])
+        assert "raise Planted" in "".join(
+            str(note) for note in [caught.value.__cause__, *getattr(caught.value, "__notes__", ())]
+        )
         assert theatre.who("shared/0") == ("shared/0", life + 1, pid)
         assert theatre.who("shared/1")[1] == theatre.lives()["shared/1"][0]
 
@@ -199,7 +215,11 @@ class TestUsersCode:
 
         row = theatre.wait_state("strict", "failed")
 
-        lives = [record for record in read_ledger(theatre.folder) if record.what == "life" and record.target == "strict/0"]
+        lives = [
+            record
+            for record in read_ledger(theatre.folder)
+            if record.what == "life" and record.target == "strict/0"
+        ]
         assert len(lives) == 1 + 2  # the first, and one for each restart that intensity allows
         assert "Planted: on_start of strict/0" in row["reason"]
         began_at = time.monotonic()
@@ -236,7 +256,9 @@ class TestUsersCode:
         assert theatre.who("sleepers/1")[1] > life
 
     @pytest.mark.parametrize("way", ["raise", "hang"])
-    def test_F12_a_stop_that_fails_or_hangs_ends_within_the_shutdown_time(self, theatre: Any, way: Any) -> None:
+    def test_F12_a_stop_that_fails_or_hangs_ends_within_the_shutdown_time(
+        self, theatre: Any, way: Any
+    ) -> None:
         theatre.cluster.scale("desk", 3).result(20)
         planted = plant(theatre.folder, "desk/2", "on_stop", way)
         began_at = time.monotonic()
@@ -258,7 +280,11 @@ class TestUsersCode:
         theatre.wait_state("storm", "failed")
         time.sleep(1)
 
-        lives = [record for record in read_ledger(theatre.folder) if record.what == "life" and record.target == "storm/0"]
+        lives = [
+            record
+            for record in read_ledger(theatre.folder)
+            if record.what == "life" and record.target == "storm/0"
+        ]
         assert len(lives) == 1 + 3
         assert cpu_seconds(pid) - used < 0.2 * (time.monotonic() - began_at) + 0.1
         assert len(list(theatre.cluster.events(last=10_000))) - events_before < 60
@@ -278,7 +304,7 @@ class TestUsersCode:
         before = theatre.lives()
         replies = [theatre.member(name).crash() for name in ("pair/0", "pair/1")]
 
-        assert [type(reply.outcome(10).error) for reply in replies][0] is Planted
+        assert isinstance(replies[0].outcome(10).error, Planted)
 
         wait_until(lambda: theatre.lives()["pair/1"] > before["pair/1"])
         wait_until(lambda: [theatre.row(name)["state"] for name in ("pair/0", "pair/1")] == ["running"] * 2)
@@ -303,7 +329,9 @@ class TestTheControlPlane:
         wait_until(lambda: theatre.lives()["desk/0"][0] == before["desk/0"][0] + 1)
 
     @pytest.mark.parametrize("pause", [0.0, 0.2])
-    def test_F15_a_member_that_dies_meanwhile_is_restarted_afterwards(self, theatre: Any, pause: float) -> None:
+    def test_F15_a_member_that_dies_meanwhile_is_restarted_afterwards(
+        self, theatre: Any, pause: float
+    ) -> None:
         theatre.wait_ready()
         before = theatre.lives()
         epoch = _epoch(theatre)
@@ -346,7 +374,13 @@ class TestTheControlPlane:
         )
         for _ in range(50 if IS_LONG else 1):
             rivals = [
-                subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+                subprocess.Popen(
+                    [sys.executable, "-c", script],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    cwd=ROOT,
+                )
                 for _ in range(2)
             ]
             told = [rival.stdout.readline().strip() for rival in rivals if rival.stdout is not None]
@@ -360,7 +394,9 @@ class TestTheControlPlane:
                 outcomes: list[object] = []
                 barrier = threading.Barrier(2)
 
-                def start(name: str, barrier: threading.Barrier = barrier, outcomes: list[object] = outcomes) -> None:
+                def start(
+                    name: str, barrier: threading.Barrier = barrier, outcomes: list[object] = outcomes
+                ) -> None:
                     barrier.wait()
                     try:
                         outcomes.append(system.options(name=name).spawn(Quiet))
@@ -372,8 +408,8 @@ class TestTheControlPlane:
                     thread.start()
                 for thread in threads:
                     thread.join()
-                [error] = [outcome for outcome in outcomes if isinstance(outcome, AlreadyStarted)]
-                assert error.ref in outcomes
+                [loser] = [outcome for outcome in outcomes if isinstance(outcome, AlreadyStarted)]
+                assert loser.ref in outcomes
 
 
 class TestDeadlines:
@@ -391,7 +427,11 @@ class TestDeadlines:
         assert busy.result() == "desk/0"
         assert sorted(lateness)[-2] < 0.2  # 10 times the 20 ms that it should be
         assert member.who().result()[0] == "desk/0"
-        assert not [record for record in read_ledger(theatre.folder) if record.what == "handled" and record.sender == "F32"]
+        assert not [
+            record
+            for record in read_ledger(theatre.folder)
+            if record.what == "handled" and record.sender == "F32"
+        ]
 
     def test_F32_what_its_caller_cancels_ends_at_its_next_await(self, theatre: Any) -> None:
         member = theatre.member("desk/0")
@@ -458,7 +498,9 @@ class TestChanges:
         assert _failed_service_asks(theatre) == []
         assert verdict().sent > 100
 
-    def test_F43_ending_all_processes_in_order_one_by_one_fails_no_call_to_the_service(self, theatre: Any) -> None:
+    def test_F43_ending_all_processes_in_order_one_by_one_fails_no_call_to_the_service(
+        self, theatre: Any
+    ) -> None:
         with under_load(theatre, {"desk": 2}) as verdict:
             for name in ("desk/0", "desk/1"):
                 theatre.wait_ready()
@@ -466,7 +508,9 @@ class TestChanges:
                 done = theatre.nemesis.did("terminate", name, pid=row["pid"], ends=(name,))
                 theatre.nemesis.signal(row["pid"], signal.SIGTERM)
                 theatre.nemesis.has_hit(done)
-                wait_until(lambda name=name, row=row: theatre.row(name)["incarnation"] == row["incarnation"] + 1)
+                wait_until(
+                    lambda name=name, row=row: theatre.row(name)["incarnation"] == row["incarnation"] + 1
+                )
                 theatre.wait_state(name, "running")
 
         assert _failed_service_asks(theatre) == []
@@ -492,7 +536,11 @@ def _epoch(theatre: Any) -> int:
 def _failed_service_asks(theatre: Any) -> list[str]:
     """Of the load just ended: asks through the service that got no answer."""
     records = read_ledger(theatre.folder)
-    latest = [record for record in records if record.what == "sent"][-1].sender.partition(" ")[0].rpartition("-")[0]
+    latest = (
+        [record for record in records if record.what == "sent"][-1]
+        .sender.partition(" ")[0]
+        .rpartition("-")[0]
+    )
     return [
         f"{record.sender} #{record.seq}: {record.detail}"
         for record in records
@@ -510,7 +558,8 @@ class TestEndings:
             "import sys, time\n"
             "from supervisors import App, Service\n"
             "from supervisors.testing import Scribe\n"
-            "app = App(Service('desk', Scribe, args=(sys.argv[1],), size=2, per_host=1, shutdown=0.5), name='orphaned')\n"
+            "desk = Service('desk', Scribe, args=(sys.argv[1],), size=2, per_host=1, shutdown=0.5)\n"
+            "app = App(desk, name='orphaned')\n"
             "if __name__ == '__main__':\n"
             "    with app.run(num_cpus=1):\n"
             "        print('up', flush=True)\n"

@@ -9,7 +9,9 @@ from supervisors.testing import Fault, Ledger, Record, check, read_ledger
 NOW = 100.0
 
 
-def told(seq: int, at: float, *, taken: bool = True, handled_at: float | None = None, pid: int = 7, life: int = 1) -> list[Record]:
+def told(
+    seq: int, at: float, *, taken: bool = True, handled_at: float | None = None, pid: int = 7, life: int = 1
+) -> list[Record]:
     """A tell to `desk/0`, its taking and its handling."""
     records = [Record("sent", at, "desk/0", "s", seq, detail="tell note", due_at=at + 15)]
     if taken:
@@ -19,13 +21,19 @@ def told(seq: int, at: float, *, taken: bool = True, handled_at: float | None = 
     return records
 
 
-def asked(seq: int, at: float, *, outcome: str | None = "ok", settled_at: float | None = None, handled: bool = True) -> list[Record]:
+def asked(
+    seq: int, at: float, *, outcome: str | None = "ok", settled_at: float | None = None, handled: bool = True
+) -> list[Record]:
     """An ask to the service `desk`, due 2 s later."""
     records = [Record("sent", at, "desk", "a", seq, detail="ask write", due_at=at + 2)]
     if handled:
         records.append(Record("handled", at + 0.01, "desk/0", "a", seq, incarnation=1, pid=7))
     if outcome is not None:
-        records.append(Record("outcome", at + 0.02 if settled_at is None else settled_at, "desk/0", "a", seq, detail=outcome))
+        records.append(
+            Record(
+                "outcome", at + 0.02 if settled_at is None else settled_at, "desk/0", "a", seq, detail=outcome
+            )
+        )
     return records
 
 
@@ -34,13 +42,22 @@ def born(member: str, life: int, at: float, pid: int = 7) -> Record:
 
 
 def test_a_run_without_blemish_is_clean() -> None:
-    records = [*told(1, 1, handled_at=1.1), *told(2, 2, handled_at=2.1), *asked(1, 3), *asked(2, 4, outcome="never ran Unavailable (x)", handled=False)]
+    records = [
+        *told(1, 1, handled_at=1.1),
+        *told(2, 2, handled_at=2.1),
+        *asked(1, 3),
+        *asked(2, 4, outcome="never ran Unavailable (x)", handled=False),
+    ]
 
     verdict = check(records, now=NOW)
 
     assert verdict.is_clean
     assert verdict.line() == "LOST 0 · DUP 0 · ORDER 0 · GHOST 0 · HUNG 0 · ORPHANS 0 · RTO - · BLAST 0"
-    assert (verdict.sent, verdict.handled, verdict.outcomes) == (4, 3, (("ok", 1), ("never ran Unavailable", 1)))
+    assert (verdict.sent, verdict.handled, verdict.outcomes) == (
+        4,
+        3,
+        (("ok", 1), ("never ran Unavailable", 1)),
+    )
 
 
 def test_a_planted_loss_is_found() -> None:
@@ -94,7 +111,9 @@ def test_the_way_through_a_service_has_no_order() -> None:
 
 
 def test_what_nobody_sent_is_a_ghost() -> None:
-    assert check([Record("handled", 1.0, "desk/0", "x", 1)], now=NOW).ghost == ("x #1 to desk/0 was never sent",)
+    assert check([Record("handled", 1.0, "desk/0", "x", 1)], now=NOW).ghost == (
+        "x #1 to desk/0 was never sent",
+    )
 
 
 def test_what_ran_although_its_sender_was_told_that_it_did_not_is_a_ghost() -> None:
@@ -103,7 +122,12 @@ def test_what_ran_although_its_sender_was_told_that_it_did_not_is_a_ghost() -> N
 
 
 def test_no_outcome_and_a_late_one_are_hung() -> None:
-    records = [*asked(1, 1, outcome=None), *asked(2, 1, settled_at=3.6), *asked(3, 1, settled_at=3.4), *asked(4, NOW - 1, outcome=None)]
+    records = [
+        *asked(1, 1, outcome=None),
+        *asked(2, 1, settled_at=3.6),
+        *asked(3, 1, settled_at=3.4),
+        *asked(4, NOW - 1, outcome=None),
+    ]
 
     found = check(records, now=NOW).hung
 
@@ -130,7 +154,12 @@ def test_one_fault_explains_one_more_life_unless_it_lasts() -> None:
 def test_who_had_to_end_and_works_on_is_blast_too() -> None:
     records = [born("desk/0", 1, 1), *told(1, 20, handled_at=20.1)]
 
-    assert len(check(records, [Fault(1, "kill", "desk/0", 10, ends=("desk/0",), is_certain=True)], now=NOW).blast) == 1
+    assert (
+        len(
+            check(records, [Fault(1, "kill", "desk/0", 10, ends=("desk/0",), is_certain=True)], now=NOW).blast
+        )
+        == 1
+    )
     assert check(records, [Fault(1, "scale", "desk", 10, ends=("desk/0",))], now=NOW).is_clean
 
 
@@ -155,7 +184,14 @@ def test_a_ledger_is_read_as_it_was_written_up_to_a_torn_line(tmp_path: Path) ->
 
     first, second = read_ledger(tmp_path)
 
-    assert (first.what, first.target, first.sender, first.seq, first.detail, first.due_at) == ("sent", "desk", "a", 1, "ask write", 5.0)
+    assert (first.what, first.target, first.sender, first.seq, first.detail, first.due_at) == (
+        "sent",
+        "desk",
+        "a",
+        1,
+        "ask write",
+        5.0,
+    )
     assert (second.what, second.incarnation, second.pid) == ("handled", 2, 3)
     assert first.at <= second.at
 
