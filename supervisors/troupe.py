@@ -140,6 +140,7 @@ class Troupe(Actor):
         self._resumed = dict(self._entries)
         specs = tuple(self._spec(number) for number in range(self._size))
         self._entries.clear()
+        self._meet()
         begun = self._driver.order(Begin, specs)
         settled = self._when_settled({spec.id for spec in specs})
         # Whichever is first: a member that waits for room must not hold up the rest of the app.
@@ -400,6 +401,8 @@ class Troupe(Actor):
 
     def _state(self, name: str) -> str:
         member = self._members[name]
+        if name in self._living:
+            return "running" if member.is_registered else "starting"
         try:
             state = self._driver.supervision.state_of(name)
         except ActorError:
@@ -519,6 +522,14 @@ class Troupe(Actor):
             self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.pop(name, 0))
         return MemberSpec(name, self.plan.restart, self.plan.shutdown)
 
+    def _meet(self) -> None:
+        """Members that run already go on, in the same process and life; nobody sees them come and go."""
+        for name, (host, living) in self._living.items():
+            member = self._members[name]
+            member.uid, member.incarnation = living.uid, living.incarnation
+            member.has_worked, member.is_registered = living.has_worked, living.is_running
+            member.host, member.slot = host, host.slot
+
     def _has_past(self, member: Member, known: MemberEntry | None) -> bool:
         """Whether an earlier stage has left more of it than a name: else it was about to start, and does."""
         if member.name in self._living:
@@ -526,20 +537,16 @@ class Troupe(Actor):
         if known is None:
             return False
         ended_in, *_ = self._ended.get(member.name, (0,))
-        return known.is_running or known.is_over or ended_in == known.incarnation > 0
+        return known.is_running or known.is_over or ended_in == member.incarnation > 0
 
     async def _resume(self, member: Member, known: MemberEntry | None) -> None:
         """Go on with a member of an earlier stage: where it runs or starts, or from its end."""
         host, living = self._living.pop(member.name, (None, None))
         if host is not None and living is not None and not host.dead:
-            member.uid, member.incarnation, member.has_worked = (
-                living.uid,
-                living.incarnation,
-                living.has_worked,
-            )
-            member.host, member.slot = host, host.slot
             if living.is_running:
-                self._take_up(member)
+                member.has_settled = True
+                self._driver.feed(facts.Started(member.name))
+                self._changed()
             else:
                 await self._launch(member, host)
         elif known is not None and known.is_over:
@@ -547,12 +554,6 @@ class Troupe(Actor):
             self._driver.feed(facts.Ignored(member.name))
         else:
             self._mourn(member, known)
-
-    def _take_up(self, member: Member) -> None:
-        """A member that runs already goes on, in the same process and life."""
-        member.is_registered, member.has_settled = True, True
-        self._driver.feed(facts.Started(member.name))
-        self._changed()
 
     def _mourn(self, member: Member, known: MemberEntry | None) -> None:
         """A life ended while nobody was in charge: what follows is what would have followed then."""
@@ -574,7 +575,8 @@ class Troupe(Actor):
         for slot in dict.fromkeys(slot for _, slot in fallen):
             names = tuple(name for name, its_slot in fallen if its_slot == slot)
             for name in names:
-                self._members[name].last_exit = exit
+                member = self._members[name]
+                member.last_exit, member.host, member.is_registered = exit, None, False
             # They are said to have worked: whatever they did, an earlier stage was content with it.
             self._driver.feed(facts.Exited(names, exit, handled=1))
         self._changed()

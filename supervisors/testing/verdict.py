@@ -306,8 +306,9 @@ def _unexplained(records: Sequence[Record], faults: Sequence[FaultLike]) -> Iter
             )
             if not explained:
                 yield (
-                    f"{member} began life {life.incarnation} (pid {life.pid}) at {life.at:.3f}, and nothing had"
-                    f" happened to life {before.incarnation} (pid {before.pid}) since {before.at:.3f}"
+                    f"{member} began life {life.incarnation} (pid {life.pid}) at {life.at:.3f},"
+                    f" and nothing had happened to life {before.incarnation} (pid {before.pid})"
+                    f" since {before.at:.3f}"
                 )
 
 
