@@ -113,6 +113,13 @@ class Children:
         cell = self._cell_by_id.get(child_id)
         return cell.ref() if cell is not None else None
 
+    def id_of(self, ref: Ref[Any]) -> str | None:
+        """The child that *ref* means; None for strangers, and for lives of a child that are over."""
+        cell = self._life.cell.system._names.cells.get(ref._name)
+        if cell is None or ref._uid not in (0, cell.uid) or ref._pin not in (0, cell.incarnation):
+            return None
+        return self._id_by_cell.get(cell)
+
     # -- what cells report (`_cell.Owner`) ---------------------------------------------
 
     def child_started(self, cell: Cell) -> None:

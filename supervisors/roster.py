@@ -7,7 +7,8 @@ a fact has changed the child. Everything a step orders lands in `actions`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 
 from actors.errors import NotFound, nearest
 from actors.exit import Exit
@@ -21,22 +22,33 @@ from supervisors.spec import ChildCounts
 
 
 class Roster:
-    """Children by id, oldest first; `now` and `actions` belong to the decision under way."""
+    """
+    Children by id, oldest first; `now` and `actions` belong to the decision under way.
 
-    def __init__(self, allowance: Allowance) -> None:
+    A *dynamic* one keeps only those that live or will live again: their specs are all the same.
+    """
+
+    def __init__(self, allowance: Allowance, *, dynamic: bool = False) -> None:
         self._allowance = allowance
+        self._dynamic = dynamic
         self._child_by_id: dict[str, Child] = {}
+        self._numbers = itertools.count()
         self.now = 0.0
         self.actions: list[Action] = []
 
     def __iter__(self) -> Iterator[Child]:
         return iter(list(self._child_by_id.values()))
 
-    def __contains__(self, id: str) -> bool:
-        return id in self._child_by_id
+    def __len__(self) -> int:
+        return len(self._child_by_id)
 
     def get(self, id: str) -> Child | None:
         return self._child_by_id.get(id)
+
+    def those(self, ids: Iterable[str]) -> list[Child]:
+        """The children with these *ids* that there are, oldest first."""
+        known = (self._child_by_id.get(id) for id in ids)
+        return sorted((child for child in known if child is not None), key=lambda child: child.number)
 
     def find(self, id: str) -> Child:
         """Child *id*; `NotFound` with the nearest name otherwise."""
@@ -47,12 +59,14 @@ class Roster:
     def counts(self) -> ChildCounts:
         """How many there are, and how many of them run."""
         kinds = [child.spec.kind for child in self]
+        specs = 1 if self._dynamic else len(kinds)
         active = sum(child.is_running for child in self)
-        return ChildCounts(len(kinds), active, kinds.count("supervisor"), kinds.count("worker"))
+        return ChildCounts(specs, active, kinds.count("supervisor"), kinds.count("worker"))
 
     def add(self, spec: Spec) -> Child:
         """A new child, last in start order and not started."""
-        child = self._child_by_id[spec.id] = Child(spec, self._allowance.window())
+        child = Child(spec, next(self._numbers), self._allowance.window())
+        self._child_by_id[spec.id] = child
         return child
 
     # Steps
@@ -80,7 +94,7 @@ class Roster:
 
     def order_halt(self, child: Child) -> None:
         """Begin to stop *child*; what it was about to do by itself is off."""
-        child.cause = None
+        child.cause, child.has_left = None, False
         self._cancel_retry(child)
         if child.state in ("starting", "running"):
             child.state = "stopping"
@@ -93,7 +107,7 @@ class Roster:
         if child.state != "stopped":
             child.state = "stopped"
             self.actions.append(Forget(child.id))
-        if child.is_temporary:
+        if child.is_temporary or self._dynamic:
             self._child_by_id.pop(child.id, None)
 
     def drop(self, child: Child) -> None:
@@ -153,6 +167,7 @@ class Roster:
             if child.wants_restart(cause.exit):
                 child.cause = cause
             else:
+                child.has_left = True
                 self.rest(child)
 
     def _take_stop(self, child: Child, exit: Exit) -> None:

@@ -20,6 +20,7 @@ from actors.reply import Outcome, Reply, gather
 from actors.routed import Routed
 from supervisors import checks, loading
 from supervisors.backoff import Backoff
+from supervisors.budget import Intensity
 from supervisors.registry import ServiceRouter
 from supervisors.resources import Resources
 from supervisors.routing import ROUTINGS
@@ -51,7 +52,8 @@ class Service(Generic[A]):
     """Members that share a process. None: 1 when `resources` asks for anything, else spread over as many hosts as the cluster has CPUs."""
     restart: Restart = field(default="permanent", kw_only=True)
     strategy: Strategy = field(default="one_for_one", kw_only=True)
-    intensity: int | None = field(default=None, kw_only=True)
+    intensity: Intensity | None = field(default=None, kw_only=True)
+    """None backs off per member; a number, or one for each kind of exit, gives OTP's shared window."""
     period: float = field(default=5.0, kw_only=True)
     backoff: Backoff = field(default_factory=Backoff, kw_only=True)
     shutdown: float = field(default=5.0, kw_only=True)
@@ -106,7 +108,7 @@ class Service(Generic[A]):
             per_host=self.members_per_host,
             restart=self.restart,
             strategy=self.strategy,
-            intensity=self.intensity,
+            intensity=dict(self.intensity) if isinstance(self.intensity, Mapping) else self.intensity,
             period=self.period,
             backoff=dataclasses.asdict(self.backoff),
             shutdown=0.0 if isinstance(self.shutdown, str) else self.shutdown,
@@ -135,7 +137,7 @@ class ServicePlan:
     per_host: int | None
     restart: Restart
     strategy: Strategy
-    intensity: int | None
+    intensity: Intensity | None
     period: float
     backoff: dict[str, float]
     shutdown: float

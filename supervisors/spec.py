@@ -40,6 +40,8 @@ class ChildSpec:
     shutdown: Shutdown | None = field(default=None, kw_only=True)
     """Seconds to stop in, `math.inf`, or "brutal_kill"; None means 5 s, for supervisors infinity."""
     start_timeout: float = field(default=60.0, kw_only=True)
+    significant: bool = field(default=False, kw_only=True)
+    """Whether its end by itself may end the supervisor, as `auto_shutdown` says; never with permanent."""
     mailbox: int | None = field(default=None, kw_only=True)
     """None leaves it to the class, here and in `concurrency`."""
     concurrency: int | None = field(default=None, kw_only=True)
@@ -47,13 +49,11 @@ class ChildSpec:
     def __post_init__(self) -> None:
         checks.name("ChildSpec", "id", self.id)
         check_class("ChildSpec", self.actor_class)
-        checks.choice("ChildSpec", "restart", self.restart, RESTARTS)
-        if self.shutdown is not None:
-            check_shutdown("ChildSpec", self.shutdown)
-        checks.positive("ChildSpec", "start_timeout", self.start_timeout, allow_infinity=True)
-        for limit in ("mailbox", "concurrency"):
-            if getattr(self, limit) is not None:
-                checks.whole("ChildSpec", limit, getattr(self, limit), least=1)
+        options = ("restart", "shutdown", "start_timeout", "mailbox", "concurrency")
+        check_options("ChildSpec", **{option: getattr(self, option) for option in options})
+        checks.flag("ChildSpec", "significant", self.significant)
+        if self.significant and self.restart == "permanent":
+            raise checks.misfit("ChildSpec", "significant", True, "does not go with restart='permanent'")
         args, kwargs = bound_arguments("ChildSpec", self.actor_class, self.args, self.kwargs)
         object.__setattr__(self, "args", args)
         object.__setattr__(self, "kwargs", kwargs)
@@ -94,6 +94,25 @@ class ChildCounts:
     supervisors: int
     """By spec, alive or not; so are `workers`."""
     workers: int
+
+
+def check_options(
+    owner: str,
+    *,
+    restart: object,
+    shutdown: object,
+    start_timeout: object,
+    mailbox: object,
+    concurrency: object,
+) -> None:
+    """What every way to describe a child says of it."""
+    checks.choice(owner, "restart", restart, RESTARTS)
+    if shutdown is not None:
+        check_shutdown(owner, shutdown)
+    checks.positive(owner, "start_timeout", start_timeout, allow_infinity=True)
+    for limit, value in (("mailbox", mailbox), ("concurrency", concurrency)):
+        if value is not None:
+            checks.whole(owner, limit, value, least=1)
 
 
 def check_shutdown(owner: str, value: object) -> None:

@@ -37,6 +37,7 @@ class MemberSpec:
     restart: Restart
     shutdown_time: Shutdown
     kind: Kind = "worker"
+    significant: bool = False
 
 
 @dataclass(eq=False)

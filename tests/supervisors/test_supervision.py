@@ -48,6 +48,7 @@ class Member:
     restart: Restart = "permanent"
     shutdown_time: Shutdown = 5.0
     kind: Kind = "worker"
+    significant: bool = False
 
 
 @dataclass
