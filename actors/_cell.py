@@ -245,7 +245,7 @@ class Cell:
         elif self.state == RUNNING:
             self._take_down(life, exit, shutdown)
         elif shutdown <= 0:
-            life.hurry()
+            life.hurry(exit)
 
     def stop_if_idle(self, life: Life) -> None:
         """Carry out `context.stop` as soon as no handler runs."""
@@ -262,7 +262,7 @@ class Cell:
         self.system._task(self._end_life(life, exit, shutdown))
 
     async def _end_life(self, life: Life, exit: Exit, shutdown: float) -> None:
-        await life.end(exit, shutdown, was_started=True)
+        exit = await life.end(exit, shutdown, was_started=True)
         self._went_down(life, exit)
         self.owner.child_exited(self, exit, life.handled)
 
@@ -298,8 +298,8 @@ class Cell:
         self.state = ENDED
         self.exit = exit
         self._refuse_all(self.gone())
-        if self.parent is not None and self in self.parent.children:
-            self.parent.children.remove(self)
+        if self.parent is not None:
+            self.parent.children.pop(self, None)
         self.system._ended(self)
         watchers, self.watchers = self.watchers, None
         terminated = Terminated(self.ref()._with(pin=self.incarnation), exit)

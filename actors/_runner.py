@@ -73,13 +73,13 @@ class Runner:
                     continue
                 message.life = life
                 message.task = task
-                life.running.append(message)
+                life.running[message] = None
                 counts.begun += 1
                 try:
                     await self._handle(message, method)
                 finally:
                     message.task = None
-                    life.running.remove(message)
+                    del life.running[message]
                     counts.handled += 1
                     if task.cancelling():
                         # A cancel ends with its message, also when the handler took no notice.

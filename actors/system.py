@@ -117,7 +117,7 @@ class ActorSystem:
         """Tells this system from all others, in chains of asks."""
         self._counts = _Counts()
         self._names = Names()
-        self._top: list[Cell] = []
+        self._top: dict[Cell, None] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._base_context = copy_context()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -210,7 +210,7 @@ class ActorSystem:
 
     async def _stop(self) -> None:
         while self._top:
-            await self._top[-1].stop_for_good(Exit("shutdown"))
+            await next(reversed(self._top)).stop_for_good(Exit("shutdown"))
         if self._remote is not None:
             await self._remote.flush_out()
             self._remote.close()
@@ -362,13 +362,12 @@ class ActorSystem:
             roams=roams,
         )
         self._names.take(cell)
-        (self._top if parent is None else parent.children).append(cell)
+        (self._top if parent is None else parent.children)[cell] = None
         return cell
 
     def _ended(self, cell: Cell) -> None:
         self._names.free(cell)
-        if cell in self._top:
-            self._top.remove(cell)
+        self._top.pop(cell, None)
 
     # -- sending -----------------------------------------------------------------------
 

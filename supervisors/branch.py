@@ -8,6 +8,7 @@ stops, hears what became of them, and tells the system's sinks what was decided.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from actors.children import Children
@@ -42,10 +43,11 @@ class Branch:
         """Start the first children; raises what failed. Its supervisor answers questions meanwhile."""
         self._end = asyncio.get_running_loop().create_future()
         self._context.serve_early()
+        self._context.on_stopping(partial(self._driver.feed, Stop(Exit("shutdown"))))
         await self._driver.order(Begin, specs)
 
     async def stop(self, exit: Exit) -> None:
-        """Stop all children."""
+        """Stop all children, which may have begun."""
         self._driver.feed(Stop(exit))
         if self._end is not None:
             await self._end

@@ -8,7 +8,6 @@ not fit the class, raise `InvalidArgument` on that line and nothing has started.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -131,8 +130,11 @@ def bound_arguments(
         raise checks.misfit(owner, "args", args, "is not a tuple")
     if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
         raise checks.misfit(owner, "kwargs", kwargs, "is not a mapping from names")
+    # Imported here so that reading a spec's names never loads the runtime.
+    from actors.actor import signature_of
+
     try:
-        inspect.signature(actor_class).bind(*args, **kwargs)
+        signature_of(actor_class).bind(*args, **kwargs)
     except TypeError as misfit:
         given = f"args={tuple(args)!r} kwargs={dict(kwargs)!r}"
         raise InvalidArgument(f"{owner} {given} do not fit {actor_class.__qualname__}: {misfit}") from None

@@ -890,9 +890,6 @@ class TestStopping:
         assert exits["top/a"] == exits["top/d"] == Exit("shutdown")
         assert exits["top/c"] == Exit("killed", "brutal_kill")
 
-    @pytest.mark.xfail(
-        strict=True, reason="a life that is cut short still ends as `shutdown`, and its on_stop begins"
-    )
     async def test_c29_who_overruns_its_shutdown_time_is_killed(
         self, system: ActorSystem, spec: Spec, notes: Notes, clock: Any, events: list[Event], wait_until: Any
     ) -> None:
