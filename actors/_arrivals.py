@@ -28,6 +28,7 @@ from actors.wire import Codec, Envelope, Kind, Sealer, envelopes
 if TYPE_CHECKING:
     from actors._remote import Remote
     from actors.system import ActorSystem
+    from actors.transport import Transport
 
 _FOREIGN_MARK = "%"
 """What the method name of a foreign call begins with: its argument is JSON text, and so is its answer."""
@@ -38,9 +39,12 @@ _Work = list[tuple[Peer, Envelope, Any]]
 class Arrivals:
     """The receiving side of one process."""
 
-    def __init__(self, system: ActorSystem, remote: Remote, sealer: Sealer, *, foreign: bool) -> None:
+    def __init__(
+        self, system: ActorSystem, remote: Remote, transport: Transport, sealer: Sealer, *, foreign: bool
+    ) -> None:
         self._system = system
         self._remote = remote
+        self._transport = transport
         self._sealer = sealer
         self._unpickles = not foreign
         self._own_id = 0
@@ -69,11 +73,11 @@ class Arrivals:
     def receive(self, frames: list[bytes]) -> None:
         """Take frames as they came; never raises."""
         decoding.system = self._system
-        self._own_id = self._own_id or host_id_of(self._remote.address)
+        own_id = self._own_id = self._own_id or host_id_of(self._transport.address)
         work: _Work = []
         for data in frames:
             try:
-                frame = self._sealer.open(data, self._own_id)
+                frame = self._sealer.open(data, own_id)
                 batch = list(envelopes(frame.body))
                 peer = self._remote.peer(frame.address)
             except Exception as error:
@@ -243,7 +247,7 @@ class Arrivals:
         outcome.add_done_callback(partial(_pass_on, answer))
 
     def _cancel(self, peer: Peer, one: Envelope, content: Any) -> None:
-        message = peer.serving.get(one.call_id)
+        message = peer.serving.pop(one.call_id, None)
         if message is not None and message.cell is not None:
             message.cell.cancel(message)
 

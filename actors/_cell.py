@@ -441,9 +441,7 @@ class Cell:
 
     def _refuse(self, message: Message, reason: str, error: ActorError) -> bool:
         self.system._counts.refused += 1
-        self.system._emit(DeadLettered(self.name, message.sender_name, message.method, reason))
-        if message.answer is not None:
-            message.answer._answer_refused(error)
+        self._reached_nobody(message, reason, error)
         return False
 
     def refuse_pin(self, message: Message) -> None:
@@ -454,9 +452,13 @@ class Cell:
     def dead_letter(self, message: Message, reason: str, error: ActorError | None) -> None:
         """A message that was taken will not be handled."""
         self.system._counts.dead_lettered += 1
+        self._reached_nobody(message, reason, error)
+
+    def _reached_nobody(self, message: Message, reason: str, error: ActorError | None) -> None:
         self.system._emit(DeadLettered(self.name, message.sender_name, message.method, reason))
-        if message.answer is not None and error is not None:
-            message.answer._answer_refused(error)
+        answer, message.answer = message.answer, None
+        if answer is not None and error is not None:
+            answer._answer_refused(error)
 
 
 def gone(name: str, exit: Exit | None) -> ActorError:

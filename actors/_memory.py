@@ -1,20 +1,24 @@
 """
 The memory transport: nng's twin inside one process, for tests.
 
-The same promises: one receiving thread per inbox, frames in order, an inbox that
-closes loses its links at once, an address that is used once.
+The same promises: one receiving thread per inbox, frames in order, a sender that
+blocks when the inbox is full, an inbox that closes loses its links at once, an
+address that is used once.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 
 from actors.address import host_id_of, new_host_id
 from actors.transport import Link, LinkLost, Receive
+from actors.wire import MAX_FRAME
 
-_CLOSE = object()
+_CAPACITY = 128
+"""Frames that may wait in an inbox, as in nng's."""
+
 _inboxes: dict[str, MemoryTransport] = {}
 
 
@@ -23,9 +27,10 @@ class MemoryTransport:
 
     def __init__(self) -> None:
         self._address = f"mem://{new_host_id():016x}"
-        self._queue: SimpleQueue[object] = SimpleQueue()
-        self._links: list[_MemoryLink] = []
-        self._lock = threading.Lock()
+        self.changed = threading.Condition()
+        self.frames: deque[bytes] = deque()
+        self.links: list[_MemoryLink] = []
+        self._closed = False
         self._thread: threading.Thread | None = None
 
     @property
@@ -46,65 +51,84 @@ class MemoryTransport:
     def close(self) -> None:
         if _inboxes.pop(self._address, None) is None:
             return
-        self._queue.put(_CLOSE)
-        with self._lock:
-            links, self._links = self._links, []
+        with self.changed:
+            self._closed = True
+            links, self.links = self.links, []
+            for link in links:
+                link.is_lost = True
+            self.changed.notify_all()
         for link in links:
-            link.lose()
+            link.on_lost()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=2.0)
 
-    def _attach(self, link: _MemoryLink) -> None:
-        with self._lock:
-            self._links.append(link)
-
-    def _detach(self, link: _MemoryLink) -> None:
-        with self._lock:
-            if link in self._links:
-                self._links.remove(link)
-
     def _receive_frames(self, receive: Receive) -> None:
         while True:
-            items = [self._queue.get()]
-            while not self._queue.empty():
-                items.append(self._queue.get())
-            frames = [item for item in items if isinstance(item, bytes)]
+            with self.changed:
+                self.changed.wait_for(lambda: self.frames or self._closed)
+                frames = list(self.frames)
+                self.frames.clear()
+                self.changed.notify_all()
             if frames:
                 receive(frames)
-            if _CLOSE in items:
+            elif self._closed:
                 return
 
 
 class _MemoryLink:
-    """A link to an inbox of this process."""
+    """A link to an inbox of this process. Its state is under the inbox's condition."""
 
     def __init__(self, address: str, on_lost: Callable[[], None]) -> None:
+        self.on_lost = on_lost
+        self.is_lost = False
         self._address = address
-        self._on_lost = on_lost
         self._inbox: MemoryTransport | None = None
 
     def open(self, timeout: float) -> None:
         inbox = _inboxes.get(self._address)
         if inbox is None:
             raise LinkLost(f"nobody answers at {self._address}")
+        with inbox.changed:
+            inbox.links.append(self)
         self._inbox = inbox
-        inbox._attach(self)
 
     def send_nowait(self, frame: bytes) -> bool:
-        self.send(frame)
-        return True
+        return self._send(frame, waits=False)
 
     def send(self, frame: bytes) -> None:
+        self._send(frame, waits=True)
+
+    def _send(self, frame: bytes, *, waits: bool) -> bool:
         inbox = self._inbox
-        if inbox is None or _inboxes.get(self._address) is not inbox:
-            raise LinkLost(f"the link to {self._address} closed")
-        inbox._queue.put(bytes(frame))
+        if inbox is None:
+            raise LinkLost(f"the link to {self._address} is not open")
+        if len(frame) > MAX_FRAME:
+            self._lose(inbox)  # nng's receiver closes the pipe, and its sender learns it from that
+            return True
+        with inbox.changed:
+            while not self.is_lost and len(inbox.frames) >= _CAPACITY:
+                if not waits:
+                    return False
+                inbox.changed.wait()
+            if self.is_lost:
+                raise LinkLost(f"the link to {self._address} closed")
+            inbox.frames.append(bytes(frame))
+            inbox.changed.notify_all()
+        return True
 
     def close(self) -> None:
-        inbox, self._inbox = self._inbox, None
-        if inbox is not None:
-            inbox._detach(self)
+        if self._inbox is not None:
+            self._leave(self._inbox)
 
-    def lose(self) -> None:
-        self._inbox = None
-        self._on_lost()
+    def _lose(self, inbox: MemoryTransport) -> None:
+        if self._leave(inbox):
+            self.on_lost()
+
+    def _leave(self, inbox: MemoryTransport) -> bool:
+        """True for the one who ends the link."""
+        with inbox.changed:
+            ends, self.is_lost = not self.is_lost, True
+            if self in inbox.links:
+                inbox.links.remove(self)
+            inbox.changed.notify_all()
+        return ends

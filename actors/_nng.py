@@ -4,12 +4,17 @@ The nng transport: a Pull0 inbox, a Push0 per peer. The one home of pynng.
 Sockets are driven through pynng's cffi layer: its `asend` leaks on timeouts, its
 `recv` copies twice. What waits, waits in our own outbox (`send_buffer_size=0`):
 nng would deliver a socket's queue to whoever listens next on the same path.
+
+A blocking call that begins while another thread closes the socket never returns
+(nng 1.11: a socket's waiters are failed before it counts as closed; 1 of 60 closes).
+So the receiving thread closes its socket itself, and sending never blocks in nng.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import select
 import threading
 import weakref
 from collections.abc import Callable
@@ -48,7 +53,7 @@ class NngTransport:
         self._directory = directory
         self._host_id = new_host_id()
         self._address = ""
-        self._socket: pynng.Pull0 | None = None
+        self._closing = False
         self._thread: threading.Thread | None = None
 
     @property
@@ -59,15 +64,20 @@ class NngTransport:
         socket = pynng.Pull0(recv_buffer_size=128, recv_max_size=MAX_FRAME)
         try:
             self._address = self._bind(socket)
+            socket.listen(self._back_door)
         except BaseException:
             socket.close()
             raise
-        self._socket = socket
         self._thread = threading.Thread(
-            target=_receive_frames, args=(socket.socket, receive), name="understudy-inbox", daemon=True
+            target=self._receive_frames, args=(socket, receive), name="understudy-inbox", daemon=True
         )
         self._thread.start()
-        _open_transports.add(self)
+        _open_sockets.add(self)
+
+    @property
+    def _back_door(self) -> str:
+        """Where this process itself reaches its inbox, to wake the receiving thread."""
+        return f"inproc://understudy-{self._host_id:016x}"
 
     def _bind(self, socket: pynng.Pull0) -> str:
         if self._directory is None:
@@ -76,13 +86,11 @@ class NngTransport:
             lib.nng_listener_get_int(socket.listeners[0].listener, b"tcp-bound-port", bound)
             return f"tcp://127.0.0.1:{bound[0]}/{self._host_id:016x}"
         address = ipc_address(ensure_private_dir(self._directory), self._host_id)
-        # The directory is closed to others already; the socket file need not wait for a
-        # umask to be right.
-        mask = os.umask(0o177)
-        try:
-            socket.listen(address)
-        finally:
-            os.umask(mask)
+        listener = ffi.new("nng_listener *")
+        _require(lib.nng_listener_create(listener, socket.socket, address.encode()), address)
+        # The directory is closed to others already; so is the socket, from its first moment.
+        _require(lib.nng_listener_set_int(listener[0], b"ipc:permissions", 0o600), address)
+        _require(lib.nng_listener_start(listener[0], 0), address)
         return address
 
     def link(self, address: str, on_lost: Callable[[], None]) -> Link:
@@ -90,52 +98,62 @@ class NngTransport:
         return _NngLink(address, on_lost)
 
     def close(self) -> None:
-        socket, self._socket = self._socket, None
-        if socket is None:
+        thread = self._thread
+        if thread is None or self._closing:
             return
-        _open_transports.discard(self)
-        socket.close()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=2.0)
+        self._closing = True
+        _open_sockets.discard(self)
+        if thread is not threading.current_thread():
+            with pynng.Push0() as waker:
+                try:
+                    waker.dial(self._back_door, block=True)
+                    waker.send(b"", block=False)
+                except pynng.NNGException:
+                    pass  # it has seen the flag already
+                thread.join(timeout=2.0)
         if self._address.startswith("ipc://"):
             Path(self._address.removeprefix("ipc://")).unlink(missing_ok=True)
 
-
-def _receive_frames(socket: Any, receive: Receive) -> None:
-    message = ffi.new("nng_msg **")
-    while True:
-        status = lib.nng_recvmsg(socket, message, 0)
-        if status == lib.NNG_ECLOSED:
-            return
-        frames: list[bytes] = []
-        while status == 0:
-            frames.append(_taken(message[0]))
-            if len(frames) >= _BATCH:
-                break
-            status = lib.nng_recvmsg(socket, message, lib.NNG_FLAG_NONBLOCK)
-        if frames:
-            receive(frames)
+    def _receive_frames(self, socket: pynng.Pull0, receive: Receive) -> None:
+        message = ffi.new("nng_msg **")
+        handle = socket.socket
+        while not self._closing:
+            status = lib.nng_recvmsg(handle, message, 0)
+            frames: list[bytes] = []
+            while status == 0:
+                frames.append(_taken(message[0]))
+                if len(frames) >= _BATCH:
+                    break
+                status = lib.nng_recvmsg(handle, message, lib.NNG_FLAG_NONBLOCK)
+            if self._closing and frames[-1:] == [b""]:
+                frames.pop()
+            if frames:
+                receive(frames)
+        socket.close()
 
 
 def _taken(message: Any) -> bytes:
     size = lib.nng_msg_len(message)
-    data = ffi.buffer(lib.nng_msg_body(message), size)[:]
+    data: bytes = ffi.buffer(lib.nng_msg_body(message), size)[:]
     lib.nng_msg_free(message)
-    return bytes(data)
+    return data
 
 
 class _NngLink:
     """A Push0 socket with one pipe."""
 
-    __slots__ = ("__weakref__", "_address", "_closed", "_lost", "_on_lost", "_socket")
+    __slots__ = ("__weakref__", "_address", "_closed", "_lost", "_on_lost", "_socket", "_waker")
 
     def __init__(self, address: str, on_lost: Callable[[], None]) -> None:
         self._address = address
         self._on_lost = on_lost
         self._closed = False
         self._lost = False
+        self._waker = -1
+        """An eventfd that ends a blocking `send`; made by the first one."""
         self._socket = pynng.Push0(send_buffer_size=0, reconnect_time_min=_NEVER, reconnect_time_max=_NEVER)
         self._socket.add_post_pipe_remove_cb(self._pipe_removed)
+        _open_sockets.add(self)
 
     def open(self, timeout: float) -> None:
         # A blocking dial says "refused" at once; a stopped listener accepts in the kernel
@@ -160,29 +178,61 @@ class _NngLink:
         return True
 
     def send(self, frame: bytes) -> None:
-        self._check(lib.nng_send(self._socket.socket, frame, len(frame), 0))
+        while not self.send_nowait(frame):
+            self._wait_writable()
+
+    def _wait_writable(self) -> None:
+        if self._waker < 0:
+            self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        poll = select.poll()
+        poll.register(self._waker, select.POLLIN)
+        try:
+            poll.register(self._socket.send_fd, select.POLLIN)
+        except pynng.NNGException as error:
+            raise LinkLost(f"{self._address}: {error}") from None
+        if not (self._closed or self._lost):
+            poll.poll()
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._wake()
             self._socket.close()
+
+    def _wake(self) -> None:
+        if self._waker >= 0:
+            os.eventfd_write(self._waker, 1)
+
+    def __del__(self) -> None:
+        if self._waker >= 0:
+            os.close(self._waker)
 
     def _check(self, status: int) -> None:
         if status != 0:
-            raise LinkLost(f"{self._address}: {ffi.string(lib.nng_strerror(status)).decode()}")
+            raise LinkLost(f"{self._address}: {_text_of(status)}")
 
     def _pipe_removed(self, pipe: Any) -> None:
         # On nng's thread, under the socket's lock: no nng call is allowed in here.
-        self._lost = True
-        if not self._closed:
+        told, self._lost = self._lost, True
+        self._wake()
+        if not (told or self._closed):
             self._on_lost()
 
 
-_open_transports: weakref.WeakSet[NngTransport] = weakref.WeakSet()
+def _require(status: int, address: str) -> None:
+    if status != 0:
+        raise OSError(f"{address}: {_text_of(status)}")
+
+
+def _text_of(status: int) -> str:
+    return str(ffi.string(lib.nng_strerror(status)).decode())
+
+
+_open_sockets: weakref.WeakSet[NngTransport | _NngLink] = weakref.WeakSet()
 
 
 @atexit.register
 def _close_all() -> None:
     # A socket that outlives the interpreter makes nng panic at its own clean-up.
-    for transport in list(_open_transports):
-        transport.close()
+    for owner in list(_open_sockets):
+        owner.close()

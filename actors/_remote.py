@@ -62,7 +62,8 @@ class Remote:
             self._key = self._key or read_key(make_key(root / KEY_NAME))
             self._transport = open_nng(str(root))
         self._sealer = Sealer(self._key or bytes(32))
-        self._arrivals = Arrivals(self._system, self, self._sealer, foreign=self._codec == Codec.JSON)
+        foreign = self._codec == Codec.JSON
+        self._arrivals = Arrivals(self._system, self, self._transport, self._sealer, foreign=foreign)
         self._transport.listen(self._arrivals.receive)
         self.address = self._transport.address
 

@@ -78,7 +78,7 @@ class Runner:
                 try:
                     await self._handle(message, method)
                 finally:
-                    message.task = None
+                    message.task = message.answer = None  # an error's traceback may keep the message
                     del life.running[message]
                     counts.handled += 1
                     if task.cancelling():
@@ -242,12 +242,9 @@ class Runner:
         """A handler was cancelled: by its caller, its deadline, a stop, or its own code. Never a crash."""
         task = asyncio.current_task()
         self._cut_from_outside = not message.cancelled and task is not None and task.cancelling() > 0
-        if message.answer is None:
-            return
-        what = f"{self._cell.name}.{message.method}()"
-        if message.cancelled == "deadline":
-            message.answer._answer_error(DeadlineExceeded(f"{what} ran out of time"))
-        else:
+        if message.answer is not None and message.cancelled not in ("caller", "deadline"):
+            # In those two cases nobody waits: the caller has its outcome, and knows its own limit best.
+            what = f"{self._cell.name}.{message.method}()"
             message.answer._answer_error(Cancelled(f"{what} was cancelled"))
 
     def _failed(self, message: Message, method: Method, error: BaseException) -> None:

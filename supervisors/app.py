@@ -139,13 +139,16 @@ class Run:
         return self._cluster
 
     def stop(self) -> None:
-        """Stop the app in order and wait until nothing of it is left."""
+        """Stop the app in order and wait until nothing of it is left; who interrupts this ends it at once."""
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
             try:
                 cluster.stop().result()
             except ActorError:
                 pass  # the stage is gone already; the house sees to the rest
+            except BaseException:
+                self.force()
+                raise
             finally:
                 cluster.close()
         if self._house is not None:
@@ -278,9 +281,13 @@ class House:
         return self._ended.wait(timeout)
 
     def stop(self) -> None:
-        """Stop in order; returns when nothing is left."""
+        """Stop in order; returns when nothing is left. Interrupted, it ends at once."""
         self._write({"order": "stop"})
-        self._close()
+        try:
+            self._close()
+        except BaseException:
+            self.force()
+            raise
 
     def force(self) -> None:
         """End everything at once."""
@@ -288,16 +295,16 @@ class House:
         self._close()
 
     def _close(self) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.close()
-        except OSError:
-            pass  # it has ended
+        assert self._process.stdin is not None
         try:
             self._process.wait(_HOUSE_END_LIMIT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        try:
+            self._process.stdin.close()
+        except OSError:
+            pass  # it has ended
         self._ended.wait(1.0)
 
     def _write(self, value: dict[str, Any]) -> None:

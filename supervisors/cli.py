@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -41,13 +42,20 @@ class Commands(click.Group):
         except (Unavailable, DeadlineExceeded) as error:
             _fail(str(error), UNREACHABLE)
         except ActorError as error:
-            _fail(str(error), ERROR)
+            _fail(_told(error), ERROR)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="understudy")
 def main() -> None:
     """Supervised actors as services: run them, watch them, break them, scale them."""
+
+
+def _told(error: ActorError) -> str:
+    """The error's text; what the user's own code raised comes with its type, as in a traceback."""
+    if getattr(error, "is_ours", True):
+        return str(error)
+    return f"{getattr(error, 'type_name', '').rpartition('.')[2]}: {error}"
 
 
 def _fail(text: str, code: int) -> None:
@@ -155,7 +163,7 @@ def scale(sizes: tuple[str, ...], wait: bool, app_name: str | None, output: str)
     wanted = []
     for each in sizes:
         service, mark, size = each.partition("=")
-        if not mark or not service or not size.lstrip("+-").isdecimal():
+        if not mark or not service or not re.fullmatch(r"[+-]?\d+", size):
             raise click.UsageError(f"{each!r} is not SERVICE=SIZE, with SIZE a number, +N or -N")
         wanted.append((service, size if size[0] in "+-" else int(size)))
     with _door(app_name) as door:
@@ -171,7 +179,7 @@ def scale(sizes: tuple[str, ...], wait: bool, app_name: str | None, output: str)
         click.echo(f"{report['service']}: {report['size']} members{'' if wait else ' wanted'}{pending}")
 
 
-@main.command()
+@main.command(context_settings={"ignore_unknown_options": True})  # -1 is a number
 @click.argument("target", metavar="SERVICE.METHOD")
 @click.argument("arguments", nargs=-1, metavar="[JSON…]")
 @click.option("--timeout", type=float, help="Seconds; the service's own by default.")

@@ -183,7 +183,8 @@ class HostActor(Actor):
         self._stopping[name] = future = asyncio.get_running_loop().create_future()
         self._children.halt(name, exit, shutdown, keep_mailbox=not hand_back)
         try:
-            return await future
+            ended: Exit = await future
+            return ended
         finally:
             self._stopping.pop(name, None)
 
@@ -203,7 +204,9 @@ class HostActor(Actor):
                 self._process.config["host_name"], plain_exit(exit)
             )
         shutdown = self._plan.shutdown if self._plan is not None else 0.0
-        await asyncio.gather(*(self._end_life(name, exit, shutdown, True) for name in list(self._incarnations)))
+        await asyncio.gather(
+            *(self._end_life(name, exit, shutdown, True) for name in list(self._incarnations))
+        )
         self._process.close()
 
     async def statistics(self) -> dict[str, Any]:

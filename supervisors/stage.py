@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
 from actors.actor import Actor
-from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, Unavailable, nearest
+from actors.errors import ActorError, NotFound, Refusal, Unavailable, nearest
 from actors.events import ActorExited, DeadLettered, Event, FrameRejected, PeerLost, log_sink
 from actors.exit import Exit
 from actors.ref import Ref
@@ -198,6 +198,7 @@ class Stage(Actor):
     async def wait_ready(self) -> dict[str, Any]:
         """Resolves when every service has started what can be placed; says what `ps` says."""
         await self._ready.wait()
+        await self._told()
         return await self.ps()
 
     # -- what hosts say ------------------------------------------------------------------------
@@ -272,6 +273,13 @@ class Stage(Actor):
         plain = [view.to_plain()]
         for ref in self._subscribers.values():
             ref.tell("update", plain)
+
+    async def _told(self) -> None:
+        """Every process has taken what was published so far, or has not answered within a second."""
+        barriers = [ref.options(timeout=1.0).ask("update", []) for ref in self._subscribers.values()]
+        for barrier in barriers:
+            with contextlib.suppress(ActorError):
+                await barrier
 
     def _saw(self, event: Event) -> None:
         if isinstance(event, PeerLost):
@@ -363,13 +371,15 @@ class Stage(Actor):
 
         Resolves when each runs, has left or waits for room; at once without *wait*.
         """
-        plan = self._plan(service)
         troupe = self._troupe(service)
-        row, _ = await troupe.describe()
-        wanted = _wanted_size(plan.name, size, row["size"])
-        self._note("service.scaled", service=service, before=row["size"], size=wanted)
-        report = troupe.scale(wanted)
-        return await report if wait else {"service": service, "before": row["size"], "size": wanted}
+        before, wanted = await troupe.resize(size)
+        self._note("service.scaled", service=service, before=before, size=wanted)
+        moved = troupe.move(before, wanted)
+        if not wait:
+            return {"service": service, "before": before, "size": wanted}
+        report: dict[str, Any] = await moved
+        await self._told()
+        return report
 
     async def kill_member(self, member: str, yes: bool = False) -> dict[str, Any]:
         """SIGKILL the process of *member*; resolves when it is dead. `Refusal` names its neighbours unless *yes*."""
@@ -430,6 +440,7 @@ class Stage(Actor):
             self._opening.cancel()
         for name in reversed(list(self._troupes)):
             with contextlib.suppress(ActorError):
+                await self._troupes[name].close()
                 await self._troupes[name].stop()
             self._note("service.stopped", service=name)
         await self._company.close()
@@ -474,16 +485,3 @@ def _waiting_row(plan: ServicePlan) -> dict[str, Any]:
         "strategy": plan.strategy,
         "class": plan.class_name,
     }
-
-
-def _wanted_size(service: str, size: int | str, now: int) -> int:
-    """An absolute or relative size as a number. `InvalidArgument` for anything else."""
-    try:
-        wanted = now + int(size) if isinstance(size, str) and size[:1] in ("+", "-") else int(size)
-    except (TypeError, ValueError):
-        raise InvalidArgument(f"scale {service}={size!r}: use a number, +N or -N") from None
-    if isinstance(size, bool) or wanted < 0 or (isinstance(size, float) and size != wanted):
-        raise InvalidArgument(
-            f"scale {service}={size!r}: {service} has {now} members; a size is a whole number of 0 or more"
-        )
-    return wanted

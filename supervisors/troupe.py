@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actors.actor import Actor
-from actors.errors import ActorError, NotFound, StartFailed, nearest
+from actors.errors import ActorError, InvalidArgument, NotFound, ServiceFailed, StartFailed, nearest
 from actors.exit import Exit
 from supervisors import facts
 from supervisors.actions import Report
@@ -94,6 +95,8 @@ class Troupe(Actor):
         self._settled: list[tuple[set[str], asyncio.Future[None]]] = []
         self._incarnations: dict[str, int] = {}
         """Of members that have left: their names come back, their counters go on."""
+        self._moves: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """One coming or going at a time for each name: orders to scale may cross."""
         self._driver = Driver(
             Supervision(
                 strategy=plan.strategy,
@@ -113,7 +116,7 @@ class Troupe(Actor):
         self._end = loop.create_future()
         self.context.serve_early()
         self._changed()
-        specs = tuple(self._spec(number) for number in range(self._size))
+        specs = tuple(self._spec(self._name(number)) for number in range(self._size))
         begun = self._driver.order(Begin, specs)
         settled = self._when_settled({spec.id for spec in specs})
         # Whichever is first: a member that waits for room must not hold up the rest of the app.
@@ -128,36 +131,65 @@ class Troupe(Actor):
 
     # -- messages ------------------------------------------------------------------
 
-    async def scale(self, size: int) -> dict[str, Any]:
-        """Have *size* members. Resolves when each runs, has left or waits for room; says what came of it."""
-        before, self._size = self._size, size
-        started = [self._spec(number) for number in range(before, size)]
-        waiting = self._when_settled({spec.id for spec in started})
-        for spec in started:
-            self._driver.order(StartChild, spec)
+    async def resize(self, size: int | str) -> tuple[int, int]:
+        """Want *size* members, absolute or relative; how many were wanted, and how many are. `move` comes next."""
+        if self._failed:
+            raise ServiceFailed(f"service {self.plan.name} has failed ({self._failed})", reason=self._failed)
+        before, self._size = self._size, _wanted_size(self.plan.name, size, self._size)
+        return before, self._size
+
+    async def move(self, before: int, size: int) -> dict[str, Any]:
+        """Members come and go. Resolves when each runs, has left or waits for room; says what came of it."""
+        coming = [self._name(number) for number in range(before, size)]
         leaving = [self._name(number) for number in reversed(range(size, before))]
-        await asyncio.gather(*(self._leave(name) for name in leaving), waiting)
-        self._changed()
+        await asyncio.gather(*map(self._enter, coming), *map(self._leave, leaving))
+        await self._when_settled(set(coming))
         pending = {name: member.pending for name, member in self._members.items() if member.pending}
         return {
             "service": self.plan.name,
             "size": size,
-            "started": [spec.id for spec in started if self._state(spec.id) == "running"],
-            "left": leaving,
+            "started": [name for name in coming if name in self._members and self._state(name) == "running"],
+            "left": [name for name in leaving if name not in self._members],
             "pending": pending,
         }
 
+    async def _enter(self, name: str) -> None:
+        """Begin to start a member; one of this name that is still leaving has left by then."""
+        async with self._moves[name]:
+            if self._is_wanted(name) and name not in self._members:
+                self._driver.order(StartChild, self._spec(name))
+
     async def _leave(self, name: str) -> None:
-        member = self._members.get(name)
-        if member is not None:
+        """Let a member go, unless a later order wants it to stay."""
+        async with self._moves[name]:
+            member = self._members.get(name)
+            if member is None or self._is_wanted(name):
+                return
             member.leaving = True
             self._publish()  # callers stop sending before the member stops taking
-        with contextlib.suppress(ActorError):
-            await self._driver.order(TerminateChild, name)
-            await self._driver.order(DeleteChild, name)
-        if member is not None:
+            if member.host is None and member.task is not None and not member.task.done():
+                # It waits for room, perhaps for ever, and what has begun to start is not stopped
+                # before it has: so it does not want to start any more.
+                member.task.cancel()
+                self._pend(member, "")
+                self._driver.feed(facts.Ignored(name))
+            with contextlib.suppress(ActorError):
+                await self._driver.order(TerminateChild, name)
+                await self._driver.order(DeleteChild, name)
             self._incarnations[name] = member.incarnation
             self._members.pop(name, None)
+            self._changed()
+
+    def _is_wanted(self, name: str) -> bool:
+        return _number(name) < self._size and not self._is_stopping
+
+    async def close(self) -> None:
+        """Stop all members; the orders under way end with it. Comes before `stop`, which waits for them."""
+        self._is_stopping = True
+        self._driver.feed(Stop(Exit("shutdown")))
+        if self._end is not None:
+            await self._end
+        self._look_for_settled()
 
     async def exited(self, name: str, incarnation: int, exit: Exit, traceback: str, handled: int) -> None:
         """A member's life ended by itself; its host lives."""
@@ -196,7 +228,7 @@ class Troupe(Actor):
 
     async def describe(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The service and its members as `ps` shows them."""
-        return self._row(), [self._member_row(name) for name in self._members]
+        return self._row(), [self._member_row(name) for name in sorted(self._members, key=_number)]
 
     async def host_of(self, name: str) -> Host | None:
         """The host a member lives in now. `NotFound`."""
@@ -334,7 +366,7 @@ class Troupe(Actor):
             unsettled = {
                 name for name in names if name in self._members and not self._members[name].has_settled
             }
-            if unsettled and not self._failed:
+            if unsettled and not self._failed and not self._is_stopping:
                 self._settled.append((unsettled, future))
             elif not future.done():
                 future.set_result(None)
@@ -376,8 +408,7 @@ class Troupe(Actor):
     def _name(self, number: int) -> str:
         return f"{self.plan.name}/{number}"
 
-    def _spec(self, number: int) -> MemberSpec:
-        name = self._name(number)
+    def _spec(self, name: str) -> MemberSpec:
         self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.get(name, 0))
         return MemberSpec(name, self.plan.restart, self.plan.shutdown)
 
@@ -493,6 +524,23 @@ class _MemberLauncher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _wanted_size(service: str, size: int | str, now: int) -> int:
+    """An absolute or relative size as a number. `InvalidArgument` for anything else."""
+    try:
+        wanted = now + int(size) if isinstance(size, str) and size[:1] in ("+", "-") else int(size)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"scale {service}={size!r}: use a number, +N or -N") from None
+    if isinstance(size, bool) or wanted < 0 or (isinstance(size, float) and size != wanted):
+        raise InvalidArgument(
+            f"scale {service}={size!r}: {service} has {now} members; a size is a whole number of 0 or more"
+        )
+    return wanted
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("/")[2])
 
 
 def exit_from_plain(plain: tuple[str, str, str]) -> tuple[Exit, str]:

@@ -32,9 +32,6 @@ from supervisors import App, Cluster, Service, connect
 pytestmark = pytest.mark.ray
 
 
-FOREIGN_REFS = pytest.mark.xfail(strict=True, reason="a ref to a member travels with its sender's address as its home")
-
-
 @pytest.fixture(scope="module")
 def cluster(venue: Any) -> Iterator[Cluster]:
     services = [
@@ -61,7 +58,14 @@ class TestRouting:
     def test_calls_spread_over_the_members(self, kitchen: Any) -> None:
         replies = [kitchen.nap(0.1) for _ in range(6)]
 
-        assert sorted(reply.result() for reply in replies) == ["kitchen/0", "kitchen/0", "kitchen/1", "kitchen/1", "kitchen/2", "kitchen/2"]
+        assert sorted(reply.result() for reply in replies) == [
+            "kitchen/0",
+            "kitchen/0",
+            "kitchen/1",
+            "kitchen/1",
+            "kitchen/2",
+            "kitchen/2",
+        ]
 
     def test_members_have_a_process_each_or_share_one(self, cluster: Cluster, kitchen: Any) -> None:
         alone = kitchen.broadcast(Chef.who).result()
@@ -71,10 +75,16 @@ class TestRouting:
         assert len({outcome.unwrap()[2] for outcome in shared.values()}) == 1
 
     def test_a_member_is_called_by_number(self, kitchen: Any) -> None:
-        assert [kitchen.member(n).who().result()[0] for n in range(3)] == ["kitchen/0", "kitchen/1", "kitchen/2"]
+        assert [kitchen.member(n).who().result()[0] for n in range(3)] == [
+            "kitchen/0",
+            "kitchen/1",
+            "kitchen/2",
+        ]
 
     def test_one_key_is_one_member(self, kitchen: Any) -> None:
-        tables = {key: {kitchen.options(key=key).who().result()[0] for _ in range(3)} for key in map(str, range(12))}
+        tables = {
+            key: {kitchen.options(key=key).who().result()[0] for _ in range(3)} for key in map(str, range(12))
+        }
 
         assert all(len(members) == 1 for members in tables.values())
         assert len(set.union(*tables.values())) == 3
@@ -169,7 +179,9 @@ class TestErrors:
             kitchen.cook().result()
 
     def test_an_argument_that_cannot_travel_is_named_at_the_sender(self, kitchen: Any) -> None:
-        with pytest.raises(SerializationError, match=r"argument 1 of kitchen\S*\.echo\(\) cannot be pickled: <unlocked"):
+        with pytest.raises(
+            SerializationError, match=r"argument 1 of kitchen\S*\.echo\(\) cannot be pickled: <unlocked"
+        ):
             kitchen.echo(threading.Lock()).result()
 
     def test_what_takes_too_long_is_over_at_the_deadline(self, kitchen: Any) -> None:
@@ -193,7 +205,11 @@ class TestErrors:
         assert member.cook("steak").result(10) == "steak from the grill"
 
     def test_errors_are_one_line(self, cluster: Cluster, kitchen: Any) -> None:
-        for call in (lambda: kitchen.cok().result(), lambda: cluster.kill("kitchen/99").result(), lambda: cluster.scale("kitchn", 3).result()):
+        for call in (
+            lambda: kitchen.cok().result(),
+            lambda: cluster.kill("kitchen/99").result(),
+            lambda: cluster.scale("kitchn", 3).result(),
+        ):
             with pytest.raises(ActorError) as caught:
                 call()
             assert "\n" not in str(caught.value)
@@ -207,7 +223,6 @@ class TestBetweenServices:
         with pytest.raises(UnknownDish):
             cluster.service("hall").serve("kitchen", "unicorn").result()
 
-    @FOREIGN_REFS
     def test_refs_travel_in_messages(self, cluster: Cluster, kitchen: Any) -> None:
         hall = cluster.service("hall")
 
@@ -219,8 +234,9 @@ class TestBetweenServices:
         assert kitchen.echo(kitchen.member(1)).result() == kitchen.member(1)
         assert kitchen.echo(kitchen).result() == kitchen
 
-    @FOREIGN_REFS
-    def test_a_member_that_leaves_for_good_is_reported_to_its_watcher(self, cluster: Cluster, until: Any) -> None:
+    def test_a_member_that_leaves_for_good_is_reported_to_its_watcher(
+        self, cluster: Cluster, until: Any
+    ) -> None:
         cluster.scale("annex", 3).result()
         leaving = cluster.service("annex").member(2)
         cluster.service("tower").watch(leaving).result()
@@ -250,7 +266,13 @@ class TestClients:
             "assert 'ray' not in sys.modules\n"
         )
 
-        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+        result = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
 
         assert result.stdout == "steak from the grill\n"
         assert cluster.service("kitchen").cook("steak").result()
@@ -288,6 +310,20 @@ def test_questions_have_stable_keys(cluster: Cluster) -> None:
     assert {"app", "stage", "services", "members"} <= set(ps)
     assert {"pid", "epoch"} <= set(ps["stage"])
     assert {"name", "state", "size", "ready", "restarts", "reason"} <= set(ps["services"][0])
-    assert {"name", "service", "state", "incarnation", "pid", "node", "restarts", "last_exit", "reason"} <= set(ps["members"][0])
+    assert {
+        "name",
+        "service",
+        "state",
+        "incarnation",
+        "pid",
+        "node",
+        "restarts",
+        "last_exit",
+        "reason",
+    } <= set(ps["members"][0])
     assert [service["name"] for service in tree["children"]] == ["kitchen", "annex", "hall", "tower"]
-    assert [member["name"] for member in tree["children"][0]["children"]] == ["kitchen/0", "kitchen/1", "kitchen/2"]
+    assert [member["name"] for member in tree["children"][0]["children"]] == [
+        "kitchen/0",
+        "kitchen/1",
+        "kitchen/2",
+    ]

@@ -40,9 +40,9 @@ async def kill_on_progress(cluster: Any, plan: dict[float, str]) -> list[str]:
         members = {row["name"]: row for row in (await cluster.ps())["members"]}
         os.kill(members[name]["pid"], signal.SIGKILL)
         killed.append(name)
-        while {row["name"]: row for row in (await cluster.ps())["members"]}[name]["incarnation"] == members[name][
-            "incarnation"
-        ]:
+        while {row["name"]: row for row in (await cluster.ps())["members"]}[name]["incarnation"] == members[
+            name
+        ]["incarnation"]:
             await asyncio.sleep(0.02)
     return killed
 

@@ -66,7 +66,9 @@ def answer_of(member: Any, until: Any) -> Any:
 
 
 class TestAKilledProcess:
-    def test_waiting_callers_are_told_at_once_and_the_name_comes_back(self, cluster: Cluster, seen: Any, until: Any) -> None:
+    def test_waiting_callers_are_told_at_once_and_the_name_comes_back(
+        self, cluster: Cluster, seen: Any, until: Any
+    ) -> None:
         member = cluster.service("kitchen").member(0)
         name, life, pid = member.who().result()
         waiting = member.options(timeout=60).nap(60)
@@ -87,7 +89,11 @@ class TestAKilledProcess:
         assert came_back[:2] == (name, life + 1)
         assert came_back[2] != pid
         row = seen.wait_row("kitchen/0", state="running")
-        assert (row["incarnation"], row["pid"], row["last_exit"]) == (life + 1, came_back[2], "killed (SIGKILL or os._exit)")
+        assert (row["incarnation"], row["pid"], row["last_exit"]) == (
+            life + 1,
+            came_back[2],
+            "killed (SIGKILL or os._exit)",
+        )
         assert row["restarts"] >= 1
 
     def test_the_others_go_on_and_routing_follows(self, cluster: Cluster, seen: Any, until: Any) -> None:
@@ -110,7 +116,9 @@ class TestAKilledProcess:
         row = seen.wait_row("kitchen/0", incarnation=before["incarnation"] + 1, state="running")
         assert row["last_exit"] == "killed (order)"
 
-    def test_os_exit_in_a_handler_is_a_death_like_any_other(self, cluster: Cluster, seen: Any, until: Any) -> None:
+    def test_os_exit_in_a_handler_is_a_death_like_any_other(
+        self, cluster: Cluster, seen: Any, until: Any
+    ) -> None:
         member = cluster.service("kitchen").member(1)
         life = member.who().result()[1]
 
@@ -120,7 +128,9 @@ class TestAKilledProcess:
         assert caught.value.may_have_run
         assert answer_of(member, until)[1] == life + 1
 
-    def test_all_members_of_a_process_die_as_one_incident(self, cluster: Cluster, seen: Any, until: Any) -> None:
+    def test_all_members_of_a_process_die_as_one_incident(
+        self, cluster: Cluster, seen: Any, until: Any
+    ) -> None:
         brigade = cluster.service("brigade")
         before = {name: outcome.unwrap() for name, outcome in brigade.broadcast("who").result().items()}
         [pid] = {who[2] for who in before.values()}
@@ -130,13 +140,17 @@ class TestAKilledProcess:
         os.kill(pid, signal.SIGKILL)
 
         lives = {name: answer_of(brigade.member(int(name[-1])), until) for name in before}
-        assert {name: who[1] for name, who in lives.items()} == {name: who[1] + 1 for name, who in before.items()}
+        assert {name: who[1] for name, who in lives.items()} == {
+            name: who[1] + 1 for name, who in before.items()
+        }
         assert len({who[2] for who in lives.values()}) == 1
         [died] = seen.events("host.died", service="brigade")
         assert died["members"] == ["brigade/0", "brigade/1", "brigade/2"]
         assert seen.row("brigade")["state"] == "running"
 
-    def test_a_group_loses_its_process_and_restarts_as_a_group(self, cluster: Cluster, seen: Any, until: Any) -> None:
+    def test_a_group_loses_its_process_and_restarts_as_a_group(
+        self, cluster: Cluster, seen: Any, until: Any
+    ) -> None:
         """Two lives end in one incident: three incidents do not exceed an intensity of 5, six would."""
         group = cluster.service("group")
         for life in (2, 3, 4):
@@ -159,7 +173,9 @@ class TestAKilledProcess:
 
 
 class TestCrashesWithinTheProcess:
-    def test_a_member_that_keeps_crashing_backs_off_while_others_serve(self, cluster: Cluster, seen: Any, until: Any) -> None:
+    def test_a_member_that_keeps_crashing_backs_off_while_others_serve(
+        self, cluster: Cluster, seen: Any, until: Any
+    ) -> None:
         cursed = cluster.service("cursed")
 
         row = seen.wait_row("cursed/0", state="backing_off")
@@ -202,7 +218,9 @@ class TestCrashesWithinTheProcess:
 
 
 class TestStarts:
-    def test_a_service_that_cannot_start_has_failed_and_the_rest_runs(self, cluster: Cluster, seen: Any) -> None:
+    def test_a_service_that_cannot_start_has_failed_and_the_rest_runs(
+        self, cluster: Cluster, seen: Any
+    ) -> None:
         row = seen.wait_row("stillborn", state="failed")
 
         assert "Burnt: no stove" in row["reason"]
@@ -236,7 +254,9 @@ class TestStarts:
 
 
 class TestOrderlyEnds:
-    def test_sigterm_lets_a_process_end_in_order(self, cluster: Cluster, seen: Any, diary: Path, until: Any) -> None:
+    def test_sigterm_lets_a_process_end_in_order(
+        self, cluster: Cluster, seen: Any, diary: Path, until: Any
+    ) -> None:
         """The running handler finishes, `on_stop` hears why, and a transient member stays away: the end was clean."""
         member = cluster.service("diarist").member(0)
         pid = member.pid().result()
@@ -257,7 +277,9 @@ class TestOrderlyEnds:
 
 
 class TestDevices:
-    def test_a_new_process_in_a_slot_sees_the_same_device(self, cluster: Cluster, seen: Any, until: Any) -> None:
+    def test_a_new_process_in_a_slot_sees_the_same_device(
+        self, cluster: Cluster, seen: Any, until: Any
+    ) -> None:
         member = cluster.service("vision").member(0)
         before = member.devices().result()
         pid = member.who().result()[2]

@@ -1,0 +1,255 @@
+"""The far side of the tests between processes: its actors, and how to start and end such a process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from actors import Actor, ActorSystem, Ref, Terminated
+from actors.events import DeadLettered, Event
+from actors.system import SystemStatistics
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+
+class Unlucky(Exception):
+    """Travels as it is."""
+
+
+class NeedsTwo(Exception):
+    """Pickles, but cannot be unpickled: its constructor wants more than `args` holds."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+class HoldsLock(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+class Echo(Actor):
+    """Says what it is told, and notes what happens to it."""
+
+    expected = (Exception,)
+
+    def __init__(self) -> None:
+        self.notes: list[Any] = []
+
+    async def same(self, value: Any) -> Any:
+        return value
+
+    async def note(self, value: Any) -> None:
+        self.notes.append(value)
+
+    async def noted(self) -> list[Any]:
+        return self.notes
+
+    async def sized(self, body: bytes, size: int) -> tuple[bytes, bytes]:
+        return body[:4], body[:1] * size
+
+    async def remaining(self) -> float | None:
+        return None if self.context.deadline is None else self.context.deadline.remaining()
+
+    async def sender_name(self) -> str | None:
+        return None if self.context.sender is None else repr(self.context.sender)
+
+    async def relay(self, ref: Ref[Any], value: Any) -> Any:
+        return await ref.same(value)
+
+    async def nap(self, seconds: float) -> None:
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            self.notes.append("cut")
+            raise
+
+    async def fail(self, error: BaseException) -> None:
+        raise error
+
+    async def fail_because(self) -> None:
+        try:
+            {}["stock"]
+        except KeyError as error:
+            raise Unlucky("no soup") from error
+
+    async def fail_with_lock(self) -> None:
+        raise HoldsLock("it is locked")
+
+    async def fail_with_two(self) -> None:
+        raise NeedsTwo("salt", "pepper")
+
+    async def fail_unknown(self) -> None:
+        raise module_of_this_process().Broken("nobody else has me")
+
+    async def lock(self) -> Any:
+        return threading.Lock()
+
+    async def unknown(self) -> Any:
+        return module_of_this_process().Thing()
+
+    async def count(self, n: int) -> AsyncIterator[int]:
+        for number in range(n):
+            yield number
+
+    async def endless(self) -> AsyncIterator[int]:
+        number = 0
+        try:
+            while True:
+                yield number
+                number += 1
+                await asyncio.sleep(0.001)
+        finally:
+            self.notes.append("stream closed")
+
+    async def one_then_nothing(self) -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(30)
+
+    async def one_then_lock(self) -> AsyncIterator[Any]:
+        yield 1
+        yield threading.Lock()
+
+    async def one_then_failure(self) -> AsyncIterator[int]:
+        yield 1
+        raise Unlucky("the second is burnt")
+
+
+class Brittle(Actor):
+    """Any exception is its end."""
+
+    async def crash(self, error: BaseException) -> None:
+        raise error
+
+    async def crash_with_two(self) -> None:
+        raise NeedsTwo("salt", "pepper")
+
+
+class Stagehand(Actor):
+    """Starts others in its process, and says what its system knows."""
+
+    def __init__(self, letters: list[DeadLettered]) -> None:
+        self.letters = letters
+
+    async def start(
+        self, cls: type, name: str | None = None, mailbox: int = 1000, concurrency: int = 1
+    ) -> Any:
+        return self.context.options(name=name, mailbox=mailbox, concurrency=concurrency).spawn(cls)
+
+    async def statistics(self) -> SystemStatistics:
+        return self.context.system.statistics()
+
+    async def dead_letters(self) -> list[DeadLettered]:
+        return self.letters
+
+
+class Watcher(Actor):
+    """Tells a probe of its own process how those it watches end."""
+
+    def __init__(self, probe: Any, *refs: Ref[Any]) -> None:
+        self.probe = probe
+        self.refs = refs
+
+    async def on_start(self) -> None:
+        for ref in self.refs:
+            self.context.watch(ref)
+
+    async def on_terminated(self, terminated: Terminated) -> None:
+        self.probe.record(terminated)
+
+
+def module_of_this_process() -> Any:
+    """A module that no other process can import, with a class and an exception in it."""
+    name = "only_there"
+    module = sys.modules.get(name)
+    if module is None:
+        module = sys.modules[name] = types.ModuleType(name)
+        module.Thing = type("Thing", (), {"__module__": name})  # type: ignore[attr-defined]
+        module.Broken = type("Broken", (Exception,), {"__module__": name})  # type: ignore[attr-defined]
+    return module
+
+
+class Far:
+    """Another process with a listening system: an `Echo` named echo, a `Stagehand` named stagehand."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "import distant; distant.main()"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), *sys.path]))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._address = ""
+
+    @property
+    def address(self) -> str:
+        if not self._address:
+            assert self.process.stdout is not None
+            self._address = json.loads(self.process.stdout.readline())
+        return self._address
+
+    def actor(self, system: ActorSystem, name: str) -> Ref[Any]:
+        return system.ref(f"{self.address}#{name}")
+
+    def pause(self) -> None:
+        """Stop the process where it is."""
+        self.process.send_signal(signal.SIGSTOP)
+        while "T (stopped)" not in Path(f"/proc/{self.process.pid}/status").read_text():
+            pass
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL; returns once the process is gone."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def end(self) -> None:
+        """End it in order; a second time does nothing."""
+        if self.process.poll() is None:
+            self.resume()
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        finally:
+            self.process.stdout.close()
+
+
+def main() -> None:
+    """The far process: serves until its standard input ends."""
+    asyncio.run(_serve())
+
+
+async def _serve() -> None:
+    letters: list[DeadLettered] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, DeadLettered):
+            letters.append(event)
+
+    async with ActorSystem(listen=True, sinks=(note,)) as system:
+        system.options(name="echo").spawn(Echo)
+        system.options(name="stagehand").spawn(Stagehand, letters)
+        print(json.dumps(system.address), flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
