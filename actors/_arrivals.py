@@ -78,7 +78,7 @@ class Arrivals:
         for data in frames:
             try:
                 frame = self._sealer.open(data, own_id)
-                batch = list(envelopes(frame.body))
+                batch = envelopes(frame.body)
                 peer = self._remote.peer(frame.address)
             except Exception as error:
                 self._reject(str(error), len(data))
@@ -215,12 +215,12 @@ class Arrivals:
         if isinstance(content, SerializationError):
             raise content
         try:
-            (name, uid, pin), method, remaining, origin, args, kwargs, *chain = content
+            (name, uid, pin), method, remaining, origin, args, kwargs = content[:6]
             sender = None if origin is None else Origin(origin[0], origin[1], origin[2], peer.address)
             deadline_at = math.inf if remaining is None else self._system.clock.now() + remaining
             message = Message(method, tuple(args), kwargs, answer, sender, deadline_at)
-            if chain:
-                message.chain = tuple(Step(*step) for step in chain)
+            if len(content) > 6:
+                message.chain = tuple(Step(*step) for step in content[6:])
             message.pin = pin
             if method.startswith(_FOREIGN_MARK):
                 message.method = method.removeprefix(_FOREIGN_MARK)

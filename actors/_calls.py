@@ -33,6 +33,7 @@ class Call(Reply[Any]):
 
     __slots__ = (
         "_streams",
+        "_suspects",
         "asker",
         "bound_at",
         "call_id",
@@ -67,6 +68,8 @@ class Call(Reply[Any]):
         self.reroute: Callable[[Call, BaseException], bool] | None = None
         """Asked before a failure settles the call: True when it has gone another way instead."""
         self._streams = False
+        self._suspects: list[Message] | None = None
+        """Messages that wait for it, should it ever be waited for."""
 
     def cancel(self) -> None:
         if not self._done:
@@ -81,6 +84,22 @@ class Call(Reply[Any]):
     def is_awaited(self) -> bool:
         """True while somebody waits for it."""
         return bool(self._waiters)
+
+    def suspect(self, message: Message) -> None:
+        """*message* waits for itself as soon as somebody waits for this call."""
+        self._suspects = [*(self._suspects or ()), message]
+        if self._waiters:
+            self._look_at_suspects()
+
+    def _add_waiter(self, wake: Callable[[], None]) -> None:
+        super()._add_waiter(wake)
+        if self._suspects is not None:
+            self.system._on_loop(self._look_at_suspects)
+
+    def _look_at_suspects(self) -> None:
+        for message in self._suspects or ():
+            if message.cell is not None:
+                message.cell.look_again(message)
 
     # -- the way back, when the target lives in this process (`_message.Answer`) ----
 
@@ -125,7 +144,9 @@ class Call(Reply[Any]):
         return f"{self.target._name}.{self.method}()"
 
     def _due_at(self) -> float | None:
-        return None if self.deadline_at == math.inf else self.deadline_at
+        if self.deadline_at == math.inf or self.system.has_own_time:
+            return None
+        return self.deadline_at
 
     def _expire_if_due(self) -> None:
         if self.deadline_at <= self.system.clock.now():

@@ -25,6 +25,7 @@ from actors.ref import Ref
 from actors.reply import Reply
 
 if TYPE_CHECKING:
+    from actors._calls import Call
     from actors.system import ActorSystem
 
 STARTING, RUNNING, STOPPING, DOWN, ENDED = "starting", "running", "stopping", "down", "ended"
@@ -364,14 +365,17 @@ class Cell:
             return self._refuse(message, "stopped", self.gone())
         if message.cancelled:
             return self._refuse(message, "cancelled", Cancelled("cancelled before it was taken"))
-        if message.chain and life is not None and (chain := self._deadlock(life, message)):
-            return self._refuse(message, "deadlock", DeadlockError(chain))
+        blockers = self._blockers(message) if message.chain else []
+        if blockers and all(call.is_awaited for call in blockers):
+            return self._refuse(message, "deadlock", self._deadlock(message, blockers[0]))
         if not self.mailbox.put(message):
             full = MailboxFull(f"{self.name} has {self.mailbox.limit} messages waiting, its limit")
             return self._refuse(message, "mailbox full", full)
         self.system._counts.accepted += 1
         if life is not None and life.runners < self.concurrency and self.serves(life):
             self._set_to_work(life)
+        for call in blockers:
+            call.suspect(message)
         return True
 
     def notify(self, key: Any, terminated: Terminated) -> None:
@@ -395,8 +399,9 @@ class Cell:
             if not message.threaded:
                 message.task.cancel()
         elif self.mailbox.remove(message):
+            expired = message.deadline_at <= self.system.clock.now()
             cancelled = Cancelled(f"{self.name}.{message.method}() was cancelled")
-            self.dead_letter(message, "cancelled", cancelled)
+            self.dead_letter(message, "expired" if expired else "cancelled", cancelled)
 
     def serves(self, life: Life) -> bool:
         """True while *life* takes messages."""
@@ -424,18 +429,36 @@ class Cell:
             self.stop_if_idle(life)
             self.serve()
 
-    def _deadlock(self, life: Life, message: Message) -> str:
-        """The chain of asks by which *message* would wait for itself; empty when it would not."""
-        # Certain only when each handler that could end and make room waits for an ask of that chain.
-        if len(life.running) < self.concurrency:
-            return ""
-        calls = self.system._calls
-        own = [calls.find(step.call_id) for step in message.chain if step.system_id == self.system._id]
-        for running in life.running:
-            if not any(call is not None and call.asker is running and call.is_awaited for call in own):
-                return ""
-        asked = " → ".join(step.asked for step in message.chain)
-        return f"{asked} → {self.name}.{message.method}() would wait for itself"
+    # -- asks that wait for themselves ---------------------------------------------------
+
+    def _blockers(self, message: Message) -> list[Call]:
+        """
+        The calls of *message*'s chain that its actor's running handlers have made, one each.
+
+        Empty unless every handler that could end and make room has made one. While all of
+        them are waited for, *message* waits for itself.
+        """
+        running = self.life.running if self.life is not None else []
+        if len(running) < self.concurrency:
+            return []
+        system = self.system
+        own = [system._calls.find(step.call_id) for step in message.chain if step.system_id == system._id]
+        made_by = {call.asker: call for call in own if call is not None}
+        blockers = [made_by[handled] for handled in running if handled in made_by]
+        return blockers if len(blockers) == len(running) else []
+
+    def look_again(self, message: Message) -> None:
+        """A call that *message* might wait for is being waited for now."""
+        blockers = self._blockers(message)
+        if blockers and all(call.is_awaited for call in blockers) and self.mailbox.remove(message):
+            self.dead_letter(message, "deadlock", self._deadlock(message, blockers[0]))
+
+    def _deadlock(self, message: Message, blocker: Call) -> DeadlockError:
+        assert blocker.asker is not None
+        steps = [(step.system_id, step.call_id) for step in message.chain]
+        circle = message.chain[steps.index((self.system._id, blocker.call_id)) :]
+        chain = " → ".join([f"{self.name}.{blocker.asker.method}()", *(step.asked for step in circle)])
+        return DeadlockError(f"{chain} would wait for itself")
 
     # -- messages that reach nobody ------------------------------------------------------
 

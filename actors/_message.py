@@ -78,6 +78,9 @@ class Message:
         "threaded",
     )
 
+    is_special = False
+    """True for what no caller sent: timers and notices."""
+
     def __init__(
         self,
         method: str,
@@ -144,6 +147,7 @@ class Notice(Message):
     """Of the control lane: a watched actor ended."""
 
     __slots__ = ("key",)
+    is_special = True
 
     def __init__(self, key: Any, terminated: Any) -> None:
         super().__init__("on_terminated", (terminated,), {}, None)
@@ -154,6 +158,7 @@ class TimerMessage(Message):
     """A timer's tick. Meant for the life that started the timer, no other."""
 
     __slots__ = ("function", "waits")
+    is_special = True
 
     def __init__(self, function: Method, args: tuple[Any, ...], life: Life) -> None:
         super().__init__(function.name, args, {}, None)
@@ -166,6 +171,9 @@ class TimerMessage(Message):
 
 current_message: ContextVar[Message | None] = ContextVar("understudy_message", default=None)
 """The message whose handler is running here: sender, deadline, and whose actor it is."""
+
+
+_PICKLE, _VALUE = int(Codec.PICKLE), int(Kind.VALUE)
 
 
 class NoAnswer:
@@ -192,12 +200,15 @@ class RemoteAnswer:
         self._codec = codec
 
     def _answer(self, value: Any) -> None:
+        # Written out: this and the way in decide how many answers a host gives in a second.
         try:
-            body = self._encode(value)
+            body = pickling.dumps(value) if self._codec == _PICKLE else self._encode(value)
         except Exception as error:
             self._answer_error(_unpicklable("the result", value, error))
-        else:
-            self._end(Kind.VALUE, body)
+            return
+        peer = self._peer
+        peer.serving.pop(self._call_id, None)
+        self._system._remote.send_back(peer, _VALUE, self._codec, self._call_id, body)  # type: ignore[union-attr]
 
     def _answer_end(self) -> None:
         self._end(Kind.END, b"")

@@ -103,7 +103,11 @@ class Peer:
         """Queue one envelope; it leaves with the next `flush`. `OutboxFull` beyond 256 MB."""
         with self._lock:
             if not self.is_lost:
-                self._queue(chunk, owner)
+                queued = self._queued_bytes + len(chunk)
+                if queued > MAX_OUTBOX_BYTES:
+                    raise OutboxFull(f"{self._queued_bytes} bytes wait for {self.address}")
+                self._queued_bytes = queued
+                self._outbox.append((chunk, owner))
                 return
         if owner is not None:
             owner.never_sent("its process is gone")
@@ -112,17 +116,15 @@ class Peer:
         """Queue a tell. Numbers leave in order, so one confirmation covers all before it."""
         with self._lock:
             if not self.is_lost:
-                self._queue(envelope(Kind.TELL, codec, self._last_tell + 1, body), tell)
+                if self._queued_bytes + len(body) > MAX_OUTBOX_BYTES:
+                    raise OutboxFull(f"{self._queued_bytes} bytes wait for {self.address}")
+                chunk = envelope(Kind.TELL, codec, self._last_tell + 1, body)
+                self._queued_bytes += len(chunk)
+                self._outbox.append((chunk, tell))
                 self._last_tell += 1
                 self._tells.append((self._last_tell, tell))
                 return
         tell.never_sent("its process is gone")
-
-    def _queue(self, chunk: bytes, owner: Unsent | None) -> None:
-        if self._queued_bytes + len(chunk) > MAX_OUTBOX_BYTES:
-            raise OutboxFull(f"{self._queued_bytes} bytes wait for {self.address}")
-        self._queued_bytes += len(chunk)
-        self._outbox.append((chunk, owner))
 
     def told(self, tell_id: int) -> list[SentTell]:
         """The tells up to *tell_id* whose fate was not known so far, oldest first."""

@@ -13,6 +13,7 @@ import json
 import math
 import threading
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from actors import events, pickling
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 _BURST = 256
 """Messages of one turn after which a frame leaves early, so that both sides of a burst work at once."""
 
+_POSTPONES = 3
+"""Turns that a busy process may hold back its answers for, to send them together."""
+
 _LINGER = 0.02
 """Seconds between the last frame handed to nng and closing its socket, which drops what is unwritten."""
 
@@ -51,6 +55,7 @@ class Remote:
         self._peers: dict[str, Peer] = {}
         self._peers_lock = threading.Lock()
         self._dirty: list[Peer] = []
+        self._postponed = 0
         self._watch_ids = itertools.count(1)
         self._arrivals: Arrivals | None = None
         self.address = ""
@@ -153,7 +158,13 @@ class Remote:
         if len(body) > MAX_BODY:
             problem = SerializationError(f"the result has {len(body)} bytes, a message at most {MAX_BODY}")
             kind, body = Kind.ERROR, encode_error(problem, codec)
-        self.send(peer, kind, call_id, body, codec)
+        try:
+            peer.put(envelope(kind, codec, call_id, body))
+        except OutboxFull:
+            self._lost(peer, "it does not read what we send")
+            return
+        if not peer.dirty or peer.waits % _BURST == 0:
+            self._flush(peer)
 
     def send(self, peer: Peer, kind: int, call_id: int, body: bytes, codec: int | None = None) -> None:
         """One envelope that nobody waits for."""
@@ -193,7 +204,7 @@ class Remote:
         return body
 
     def _flush(self, peer: Peer) -> None:
-        if not self._system._is_loop_thread():
+        if get_ident() != self._system._loop_thread:
             peer.flush()
         elif not peer.dirty:
             peer.dirty = True
@@ -205,6 +216,13 @@ class Remote:
             peer.flush()
 
     def _flush_dirty(self) -> None:
+        if self._system._counts.resuming and self._postponed < _POSTPONES:
+            # More answers come in the very next turn: one frame of 250 costs as much to send as one of 60.
+            self._postponed += 1
+            assert self._system._loop is not None
+            self._system._loop.call_soon(self._flush_dirty)
+            return
+        self._postponed = 0
         peers, self._dirty = self._dirty, []
         for peer in peers:
             peer.dirty = False

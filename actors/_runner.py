@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors import foreign
 from actors._drive import drive, resume
-from actors._message import Message, Notice, TimerMessage
+from actors._message import Message, TimerMessage
 from actors.actor import Method, hook_of, unknown_method
 from actors.errors import (
     ActorError,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _TURN = 64
 """Messages a busy actor handles before others on the loop get their turn."""
 
+_NOT_BEGUN = object()
 _STREAMED = object()
 _END = object()
 
@@ -76,7 +77,10 @@ class Runner:
                 life.running[message] = None
                 counts.begun += 1
                 try:
-                    await self._handle(message, method)
+                    # A handler that never waits is done after its first step: no coroutine of ours for it.
+                    rest = self._first_step(message, method) if method.kind == "async" else _NOT_BEGUN
+                    if rest is not None:
+                        await self._handle(message, method, rest)
                 finally:
                     message.task = message.answer = None  # an error's traceback may keep the message
                     del life.running[message]
@@ -90,7 +94,9 @@ class Runner:
                     cell.owner.child_worked(cell)
                 turn += 1
                 if turn % _TURN == 0:
+                    counts.resuming += 1
                     await asyncio.sleep(0)
+                    counts.resuming -= 1
         finally:
             if self._worker is not None:
                 life.release(self._worker)
@@ -99,14 +105,8 @@ class Runner:
     def _admit(self, message: Message) -> Method | None:
         """The method to run for *message*, or None when it has been answered without running."""
         cell, life = self._cell, self._life
-        if isinstance(message, TimerMessage):
-            message.waits = False
-            if message.life is life:
-                return message.function
-            cell.dead_letter(message, "timer of an earlier life", None)
-            return None
-        if isinstance(message, Notice):
-            return hook_of(cell.cls, "on_terminated")
+        if message.is_special:
+            return self._admit_special(message)
         if message.deadline_at != math.inf and message.deadline_at <= cell.system.clock.now():
             cell.dead_letter(message, "expired", _not_in_time(message))
             return None
@@ -127,39 +127,64 @@ class Runner:
                 return None
         return method
 
-    async def _handle(self, message: Message, method: Method) -> None:
-        """Run one handler and answer."""
+    def _admit_special(self, message: Message) -> Method | None:
+        cell, life = self._cell, self._life
+        if isinstance(message, TimerMessage):
+            message.waits = False
+            if message.life is life:
+                return message.function
+            cell.dead_letter(message, "timer of an earlier life", None)
+            return None
+        return hook_of(cell.cls, "on_terminated")
+
+    def _first_step(self, message: Message, method: Method) -> Any:
+        """Begin an async handler: None when it has ended and is answered, else what is left of it to await."""
         life = self._life
-        context = life.cell.system._fresh_context(message)
-        run = context.run
+        run = life.cell.system._fresh_context(message).run
         try:
-            if method.kind == "async":
-                coroutine = run(method.function, life.instance, *message.args, **message.kwargs)
-                try:
-                    future = run(coroutine.send, None)
-                except StopIteration as stop:
-                    result = stop.value
-                else:
-                    result = await self._suspended(message, resume(coroutine, run, future))
+            coroutine = run(method.function, life.instance, *message.args, **message.kwargs)
+            future = run(coroutine.send, None)
+        except StopIteration as stop:
+            self._answer(message, stop.value)
+            return None
+        except asyncio.CancelledError:
+            self._cut(message)
+            return None
+        except BaseException as error:
+            self._failed(message, method, error)
+            return None
+        return resume(coroutine, run, future)
+
+    def _answer(self, message: Message, result: Any) -> None:
+        self._life.handled += 1
+        if (answer := message.answer) is not None:
+            answer._answer(foreign.to_json(result) if message.foreign else result)
+
+    async def _handle(self, message: Message, method: Method, rest: Any) -> None:
+        """Run a handler that takes its time, and answer."""
+        life = self._life
+        try:
+            if rest is not _NOT_BEGUN:
+                result = await self._suspended(message, rest)
             elif method.kind == "stream":
+                run = life.cell.system._fresh_context(message).run
                 items = run(method.function, life.instance, *message.args, **message.kwargs)
                 await self._stream(message, items, run)
                 result = _STREAMED
             else:
+                context = life.cell.system._fresh_context(message)
                 result = await self._on_thread(message, method, context)
         except asyncio.CancelledError:
             self._cut(message)
         except BaseException as error:
             self._failed(message, method, error)
         else:
-            life.handled += 1
-            answer = message.answer
-            if answer is None:
+            if result is not _STREAMED:
+                self._answer(message, result)
                 return
-            if result is _STREAMED:
-                answer._answer_end()
-            else:
-                answer._answer(foreign.to_json(result) if message.foreign else result)
+            life.handled += 1
+            if message.answer is not None:
+                message.answer._answer_end()
 
     async def _suspended(self, message: Message, rest: Any) -> Any:
         """Go on with a handler that awaits; its deadline cancels it from now on."""

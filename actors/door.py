@@ -8,10 +8,11 @@ in a tenth of a second.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors._peers import Peer
 from actors.address import host_id_of
@@ -30,7 +31,7 @@ class Door:
         self._sealer = Sealer(key)
         self._host_id = 0
         self._peer: Peer | None = None
-        self._news: SimpleQueue[Envelope | str] = SimpleQueue()
+        self._news: SimpleQueue[Envelope | _Gone] = SimpleQueue()
         self._last_call = 0
 
     def __enter__(self) -> Door:
@@ -50,6 +51,7 @@ class Door:
         call_id = self._send(actor, method, args, timeout)
         answer = self._next(call_id, timeout, method)
         if answer.kind != Kind.VALUE:
+            self._cancel(call_id)
             raise SerializationError(f"{actor}.{method}() is a stream, not a value")
         return json.loads(bytes(answer.body))
 
@@ -60,24 +62,31 @@ class Door:
         try:
             while True:
                 answer = self._next(call_id, timeout, method)
-                if answer.kind == Kind.END:
-                    ended = True
+                ended = answer.kind != Kind.ITEM
+                if answer.kind == Kind.VALUE:
+                    raise SerializationError(f"{actor}.{method}() is a value, no stream")
+                if ended:
                     return
                 yield json.loads(bytes(answer.body))
         finally:
-            if not ended and self._peer is not None:
-                self._put(envelope(Kind.CANCEL, Codec.JSON, call_id, b""))
+            if not ended:
+                self._cancel(call_id)
 
     def _send(self, actor: str, method: str, args: tuple[Any, ...], timeout: float | None) -> int:
+        assert self._peer is not None, "enter the door first"
+        try:
+            body = json.dumps([[actor, 0, 0], method, timeout, None, args, {}]).encode()
+        except (TypeError, ValueError) as error:
+            raise SerializationError(f"the arguments of {actor}.{method}() are no JSON: {error}") from error
         self._last_call += 1
-        body = json.dumps([[actor, 0, 0], method, timeout, None, args, {}]).encode()
-        self._put(envelope(Kind.ASK, Codec.JSON, self._last_call, body))
+        self._peer.put(envelope(Kind.ASK, Codec.JSON, self._last_call, body), _Sent(self._last_call, self._news))
+        self._peer.flush()
         return self._last_call
 
-    def _put(self, chunk: bytes) -> None:
-        assert self._peer is not None, "enter the door first"
-        self._peer.put(chunk)
-        self._peer.flush()
+    def _cancel(self, call_id: int) -> None:
+        if self._peer is not None:
+            self._peer.put(envelope(Kind.CANCEL, Codec.JSON, call_id, b""))
+            self._peer.flush()
 
     def _next(self, call_id: int, timeout: float | None, method: str) -> Envelope:
         give_up_at = None if timeout is None else time.monotonic() + timeout
@@ -87,8 +96,11 @@ class Door:
                 news = self._news.get(timeout=left)
             except Empty:
                 raise DeadlineExceeded(f"no answer to {method}() within {timeout:g} s") from None
-            if isinstance(news, str):
-                raise Unavailable(f"{method}(): the process is gone ({news})", reason=news)
+            if isinstance(news, _Gone):
+                if news.call_id in (0, call_id):
+                    text = f"{method}(): the process is gone ({news.reason})"
+                    raise Unavailable(text, may_have_run=news.call_id == 0, reason=news.reason)
+                continue
             if news.call_id == call_id:
                 if news.kind in (Kind.ERROR, Kind.REFUSED_ASK):
                     raise ForeignError(json.loads(bytes(news.body)))
@@ -104,4 +116,31 @@ class Door:
                 continue  # not ours: dropped before anything in it was looked at
 
     def _lost(self, peer: Peer, reason: str) -> None:
-        self._news.put(reason)
+        # From nng's threads too, where nothing of nng may be called: closing is left to a thread.
+        threading.Thread(target=self._lose, args=(peer, reason), name="understudy-door", daemon=True).start()
+
+    def _lose(self, peer: Peer, reason: str) -> None:
+        unsent, _ = peer.lose()
+        for owner in unsent:
+            owner.never_sent(reason)
+        self._news.put(_Gone(0, reason))
+
+
+class _Gone(NamedTuple):
+    """The process is gone: for every call under way, or for one that was never sent."""
+
+    call_id: int
+    reason: str
+
+
+class _Sent:
+    """An ask in the outbox (`_peers.Unsent`)."""
+
+    __slots__ = ("_call_id", "_news")
+
+    def __init__(self, call_id: int, news: SimpleQueue[Envelope | _Gone]) -> None:
+        self._call_id = call_id
+        self._news = news
+
+    def never_sent(self, reason: str) -> None:
+        self._news.put(_Gone(self._call_id, reason))

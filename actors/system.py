@@ -66,10 +66,12 @@ class SystemStatistics:
 
 
 class _Counts:
-    __slots__ = ("accepted", "begun", "dead_lettered", "handled", "refused")
+    __slots__ = ("accepted", "begun", "dead_lettered", "handled", "refused", "resuming")
 
     def __init__(self) -> None:
         self.accepted = self.begun = self.handled = self.dead_lettered = self.refused = 0
+        self.resuming = 0
+        """Runners that go on with a full mailbox in the loop's next turn."""
 
 
 _systems: list[ActorSystem] = []
@@ -225,6 +227,11 @@ class ActorSystem:
         self._stopped._resolve(None)
         if self._own_thread is not None and self._loop is not None:
             self._loop.call_soon(self._loop.stop)
+
+    @property
+    def has_own_time(self) -> bool:
+        """True with a clock of its own: then only that clock knows what is due."""
+        return self._given_clock is not None
 
     def _unreachable(self, ref: Ref[Any]) -> Exception:
         """What a message is told that is sent after the end."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -64,6 +64,9 @@ class Envelope(NamedTuple):
     codec: int
     call_id: int
     body: memoryview
+
+
+_new = tuple.__new__  # 0.15 µs; Envelope's own constructor takes 0.4
 
 
 class Frame(NamedTuple):
@@ -128,16 +131,21 @@ def envelope(kind: int, codec: int, call_id: int, body: bytes) -> bytes:
     return _ENVELOPE.pack(kind, codec, call_id, len(body)) + body
 
 
-def envelopes(body: memoryview) -> Iterator[Envelope]:
+def envelopes(body: memoryview) -> list[Envelope]:
     """The envelopes of a verified frame's body. `BadFrame` where the lengths do not add up."""
     at = 0
     size = len(body)
-    while at < size:
-        if size - at < _ENVELOPE.size:
-            raise BadFrame("envelope")
-        kind, codec, call_id, length = _ENVELOPE.unpack_from(body, at)
-        at += _ENVELOPE.size
-        if size - at < length:
-            raise BadFrame("envelope")
-        yield Envelope(kind, codec, call_id, body[at : at + length])
-        at += length
+    found = []
+    unpack, head = _ENVELOPE.unpack_from, _ENVELOPE.size
+    try:
+        while at < size:
+            kind, codec, call_id, length = unpack(body, at)
+            at += head
+            end = at + length
+            found.append(_new(Envelope, (kind, codec, call_id, body[at:end])))
+            at = end
+    except struct.error:
+        raise BadFrame("envelope") from None
+    if at != size:
+        raise BadFrame("envelope")
+    return found

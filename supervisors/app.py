@@ -346,7 +346,7 @@ def _environment() -> dict[str, str]:
 
 
 def _own_path() -> list[str]:
-    """What hosts need on `sys.path` beyond what every interpreter has: the script's folder and what was added."""
+    """What hosts need on `sys.path` beyond every interpreter's own: the script's folder, what was added."""
     standard = {
         os.path.realpath(entry) for entry in sys.path if "site-packages" in entry or "dist-packages" in entry
     }

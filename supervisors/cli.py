@@ -317,7 +317,7 @@ def up(
     labels: tuple[str, ...],
     resources: tuple[str, ...],
 ) -> None:
-    """Start an app in the foreground; Ctrl-C stops it in order. What follows `--` goes to the file's `main`."""
+    """Start an app in the foreground; Ctrl-C stops it. What follows `--` goes to the file's `main`."""
     from supervisors.foreground import run_foreground
 
     size = {

@@ -48,7 +48,11 @@ class Cluster:
         record = settings.find_record(self.app_name)
         system = self._new_system(record)
         system.__enter__()
-        self._take(self._subscribe(system, record).result())
+        try:
+            self._take(self._subscribe(system, record).result())
+        except BaseException:
+            self.close()
+            raise
         return self
 
     async def open_here(self) -> Cluster:
@@ -56,7 +60,11 @@ class Cluster:
         record = settings.find_record(self.app_name)
         system = self._new_system(record)
         await system.__aenter__()
-        self._take(await self._subscribe(system, record))
+        try:
+            self._take(await self._subscribe(system, record))
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     def close(self) -> None:

@@ -210,10 +210,19 @@ class Company:
                 problem = error
                 await self._proven_dead(host)
                 continue
+            except asyncio.CancelledError:
+                # The slot is given up: so is its host, as soon as there is a process to end.
+                self._dispose(host)
+                raise
             slot.host = host
             self._refill_later()
             return host
         raise StartFailed(f"no process came up for {plan.name}: {problem}") from problem
+
+    def _dispose(self, host: Host) -> None:
+        host.ordered = host.ordered or Exit("shutdown")
+        if host.pid:
+            self.kill(host, host.ordered)
 
     async def _proven_dead(self, host: Host) -> None:
         """A failed call proves nothing: wait for the end, and see to it."""
@@ -292,6 +301,8 @@ class Company:
         asyncio.get_running_loop().add_reader(host.pidfd, self._died, host)
         if not settings.is_alive(pid, start_time):
             self._died(host)  # the pid was somebody else's already
+        elif host.ordered is not None:
+            self.kill(host, host.ordered)  # nobody wants it any more
         elif host.up is not None and not host.up.done():
             host.up.set_result(None)
             self._refill_later()

@@ -23,7 +23,8 @@ class Greeter(Actor):
     async def greet(self, name: str) -> str:
         """A greeting that says who gave it."""
         self.greeted += 1
-        return f"hello {name}, from {self.context.name} (life {self.context.incarnation}, greeting {self.greeted})"
+        life = self.context.incarnation
+        return f"hello {name}, from {self.context.name} (life {life}, greeting {self.greeted})"
 
 
 app = App(Service("greeter", Greeter, size=2, per_host=1), name="demo")
@@ -43,7 +44,8 @@ async def tour(cluster: Cluster, say: Say) -> None:
     say(f"   meanwhile {await greeter.ask(Greeter.greet, 'Alan')}")
     member = await _came_back(cluster, "greeter/0", killed["pid"])
     say(
-        f"   greeter/0 is back: pid {member['pid']}, life {member['incarnation']}, last exit {member['last_exit']}"
+        f"   greeter/0 is back: pid {member['pid']}, life {member['incarnation']},"
+        f" last exit {member['last_exit']}"
     )
     say(f"   {await greeter.member(0).ask(Greeter.greet, 'Barbara')}")
     say("3. scale it to 4 members while it serves, then back to 1")

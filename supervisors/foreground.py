@@ -133,7 +133,8 @@ class _Foreground:
         if self._main is None:
             if self._arguments:
                 click.echo(
-                    f"understudy: {self._app.name} has no `async def main(cluster, …)` for {' '.join(self._arguments)}",
+                    f"understudy: {self._app.name} has no `async def main(cluster, …)`"
+                    f" for {' '.join(self._arguments)}",
                     err=True,
                 )
                 return 2
@@ -187,7 +188,8 @@ class _Foreground:
         for service in cluster.ps().result()["services"]:
             reason = f": {service['reason']}" if service["reason"] else ""
             click.echo(
-                f"[{at:4.1f} s] {service['name']}: {service['ready']} of {service['size']} {service['class']} {service['state']}{reason}"
+                f"[{at:4.1f} s] {service['name']}: {service['ready']} of {service['size']}"
+                f" {service['class']} {service['state']}{reason}"
             )
 
     def _show_events(self, cluster: Cluster) -> None:

@@ -33,7 +33,7 @@ from supervisors.service import ServicePlan
 from supervisors.settings import process_start_time
 
 _SWITCH_INTERVAL = 0.0005
-"""Seconds between thread switches: with one CPU-bound handler a control message waits 1.5 ms instead of 10.7."""
+"""Between thread switches: beside a CPU-bound handler a control message waits 1.5 ms instead of 10.7."""
 
 _EMBEDDED_ORPHAN_TIMEOUT = 30.0
 _EXTERNAL_ORPHAN_TIMEOUT = 600.0
@@ -147,12 +147,13 @@ class HostActor(Actor):
             self._problem = error
 
     async def start_member(self, name: str, uid: int, incarnation: int) -> tuple[str, Any]:
-        """Begin a life: `("started",)`, `("ignored",)`, or `("failed", exit)` when it ended before it began."""
+        """Begin a life: `("started",)`, `("ignored",)`, or `("failed", exit)`."""
         if self._problem is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._load)
         if self._problem is not None:
             return "failed", plain_exit(Exit("start_failed", self._problem))
-        assert self._plan is not None and self._class is not None
+        assert self._plan is not None
+        assert self._class is not None
         self._starting[name] = future = asyncio.get_running_loop().create_future()
         self._incarnations[name] = incarnation
         args, kwargs = self._arguments

@@ -120,7 +120,7 @@ def find_app(target: str) -> tuple[Any, ModuleType]:
 
 
 def pack_arguments(owner: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    """Constructor arguments as text that only hosts open. `SerializationError` names the one that cannot travel."""
+    """Constructor arguments as text for hosts. `SerializationError` names the one that cannot travel."""
     try:
         return _text((args, dict(kwargs)))
     except Exception as error:

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 ROUTINGS = ("least_busy", "round_robin")
 
 _SCAN = 8
-"""Up to this many members the least busy is found by looking at all, beyond by the better of two at random."""
+"""Up to this many members all are looked at for the least busy, beyond it two at random."""
 
 
 class Routable(Protocol):

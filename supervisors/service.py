@@ -49,7 +49,10 @@ class Service(Generic[A]):
     resources: Resources = field(default_factory=Resources, kw_only=True)
     """What one member needs; a host asks for the sum of its members."""
     per_host: int | None = field(default=None, kw_only=True)
-    """Members that share a process. None: 1 when `resources` asks for anything, else spread over as many hosts as the cluster has CPUs."""
+    """Members that share a process.
+
+    None: 1 when `resources` asks for anything, else they spread over as many hosts as the cluster has CPUs.
+    """
     restart: Restart = field(default="permanent", kw_only=True)
     strategy: Strategy = field(default="one_for_one", kw_only=True)
     intensity: Intensity | None = field(default=None, kw_only=True)
@@ -183,7 +186,7 @@ class ServiceRef(Routed[A]):
         return ref if not self._timeout_given else ref.options(timeout=self._timeout)
 
     def broadcast(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[dict[str, Outcome[Any]]]:
-        """Call *method* on every member at once; the reply has each one's `Outcome` by name, failures included."""
+        """Call *method* on every member at once; the reply has each `Outcome` by name, failures included."""
         view = self._router.registry.view(self._router.name)
         refs = {
             member.name: self._router.registry.member_ref(member, self._timeout) for member in view.members

@@ -382,14 +382,15 @@ class Stage(Actor):
         return report
 
     async def kill_member(self, member: str, yes: bool = False) -> dict[str, Any]:
-        """SIGKILL the process of *member*; resolves when it is dead. `Refusal` names its neighbours unless *yes*."""
+        """SIGKILL the process of *member*; resolves at its end. `Refusal` with neighbours unless *yes*."""
         host = await self._troupe(member.partition("/")[0]).host_of(member)
         if host is None or host.dead:
             raise Unavailable(f"{member} has no process now", may_have_run=False, reason="not running")
         neighbours = [name for name in (host.slot.members if host.slot is not None else ()) if name != member]
         if neighbours and not yes:
             raise Refusal(
-                f"{', '.join(neighbours)} live in the process of {member} (pid {host.pid}) too; say yes to kill them all"
+                f"{', '.join(neighbours)} live in the process of {member} (pid {host.pid}) too;"
+                " say yes to kill them all"
             )
         self._note("member.killed", member=member, pid=host.pid, with_it=neighbours)
         self._company.kill(host, Exit("killed", "order"))
@@ -427,7 +428,7 @@ class Stage(Actor):
         return self._process.registry.service(service).member(int(number))
 
     async def stop_app(self) -> None:
-        """Stop the whole app in order: services in reverse, members within their shutdown times. Then this process ends."""
+        """Stop the app in order: services in reverse, members within their shutdown times. Then it ends."""
         if self._stopped is None:
             self._stopped = asyncio.get_running_loop().create_future()
             asyncio.get_running_loop().create_task(self._stop(self._stopped))

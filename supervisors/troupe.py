@@ -132,7 +132,7 @@ class Troupe(Actor):
     # -- messages ------------------------------------------------------------------
 
     async def resize(self, size: int | str) -> tuple[int, int]:
-        """Want *size* members, absolute or relative; how many were wanted, and how many are. `move` comes next."""
+        """Want *size* members, also relative; says how many were wanted and how many are. `move` follows."""
         if self._failed:
             raise ServiceFailed(f"service {self.plan.name} has failed ({self._failed})", reason=self._failed)
         before, self._size = self._size, _wanted_size(self.plan.name, size, self._size)

@@ -1,4 +1,4 @@
-"""What all tests share: systems in memory, a record of their events, a clock moved by hand."""
+"""What all tests share: systems in memory, their events, a clock moved by hand."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from actors import ActorSystem
-from actors.testing import ManualClock, Probe, memory_system
+from actors.events import Event
+from actors.testing import ManualClock, memory_system
 
 
 @pytest.fixture
-def probe() -> Probe:
-    """Records the events of `system`, and whatever actors tell it."""
-    return Probe()
+def events() -> list[Event]:
+    """All events of `system` and `other`."""
+    return []
 
 
 @pytest.fixture
@@ -23,21 +24,21 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-async def system(probe: Probe) -> AsyncIterator[ActorSystem]:
+async def system(events: list[Event]) -> AsyncIterator[ActorSystem]:
     """A system on the test's loop, with an inbox in memory."""
-    async with memory_system(sinks=(probe,)) as system:
+    async with memory_system(sinks=(events.append,)) as system:
         yield system
 
 
 @pytest.fixture
-async def other(probe: Probe) -> AsyncIterator[ActorSystem]:
+async def other(events: list[Event]) -> AsyncIterator[ActorSystem]:
     """Another process, as far as actors can tell."""
-    async with memory_system(sinks=(probe,)) as other:
+    async with memory_system(sinks=(events.append,)) as other:
         yield other
 
 
 @pytest.fixture
-async def timed(probe: Probe, clock: ManualClock) -> AsyncIterator[ActorSystem]:
+async def timed(events: list[Event], clock: ManualClock) -> AsyncIterator[ActorSystem]:
     """A system whose time is `clock`."""
-    async with memory_system(sinks=(probe,), clock=clock) as system:
+    async with memory_system(sinks=(events.append,), clock=clock) as system:
         yield system

@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
     ids=lambda command: " ".join(command[:2]),
 )
 def test_the_tree_passes(command: list[str]) -> None:
-    result = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
     assert result.returncode == 0, result.stdout + result.stderr

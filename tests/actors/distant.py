@@ -67,8 +67,8 @@ class Echo(Actor):
     async def sender_name(self) -> str | None:
         return None if self.context.sender is None else repr(self.context.sender)
 
-    async def relay(self, ref: Ref[Any], value: Any) -> Any:
-        return await ref.same(value)
+    async def pass_on(self, ref: Ref[Any], method: str, *args: Any) -> Any:
+        return await ref.options(timeout=None).ask(method, *args)
 
     async def nap(self, seconds: float) -> None:
         try:
@@ -119,10 +119,6 @@ class Echo(Actor):
         yield 1
         await asyncio.sleep(30)
 
-    async def one_then_lock(self) -> AsyncIterator[Any]:
-        yield 1
-        yield threading.Lock()
-
     async def one_then_failure(self) -> AsyncIterator[int]:
         yield 1
         raise Unlucky("the second is burnt")
@@ -136,6 +132,10 @@ class Brittle(Actor):
 
     async def crash_with_two(self) -> None:
         raise NeedsTwo("salt", "pepper")
+
+    async def one_then_lock(self) -> AsyncIterator[Any]:
+        yield 1
+        yield threading.Lock()
 
 
 class Stagehand(Actor):

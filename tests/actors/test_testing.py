@@ -99,9 +99,9 @@ def test_a_cancelled_timer_does_not_run() -> None:
     assert ran == ["kept"]
 
 
-async def test_an_ask_runs_out_of_time_when_the_clock_says_so(events: list[Event]) -> None:
+async def test_an_ask_runs_out_of_time_when_the_clock_says_so() -> None:
     clock = ManualClock()
-    async with ActorSystem(clock=clock, sinks=(events.append,)) as system:
+    async with ActorSystem(clock=clock, sinks=()) as system:
         counter = system.spawn(Counter)
         reply = counter.options(timeout=3600).wait_for_ever()
         await wait_until(lambda: system.statistics().in_progress)

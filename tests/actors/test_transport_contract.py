@@ -300,7 +300,9 @@ def test_a_stopped_listener_fails_the_dial_within_its_time(run_root: Path) -> No
     assert process.stdout is not None
     address = process.stdout.readline().strip()
     os.kill(process.pid, signal.SIGSTOP)
-    wait_until_sync(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    wait_until_sync(
+        lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    )
     link = NngTransport(run_root).link(address, Losses())
     begun_at = time.monotonic()
 

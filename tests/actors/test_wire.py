@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from actors import ActorSystem, pickling
 from actors.address import host_id_of
-from actors.testing import MemoryTransport, Probe, memory_system, wait_until
+from actors.events import Event, FrameRejected
+from actors.testing import MemoryTransport, memory_system, wait_until
 from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelope, envelopes
 
 from far_side import Cook  # isort: skip
@@ -18,10 +19,16 @@ from far_side import Cook  # isort: skip
 KEY = bytes(range(32))
 ids = st.integers(1, 2**64 - 1)
 parts = st.lists(
-    st.tuples(st.sampled_from(Kind), st.sampled_from(Codec), st.integers(0, 2**64 - 1), st.binary(max_size=200)),
+    st.tuples(
+        st.sampled_from(Kind), st.sampled_from(Codec), st.integers(0, 2**64 - 1), st.binary(max_size=200)
+    ),
     max_size=8,
 )
 addresses = st.text("abcdef/:0123456789.", max_size=100)
+
+
+def rejected(events: list[Event]) -> list[FrameRejected]:
+    return [event for event in events if isinstance(event, FrameRejected)]
 
 
 def sealed(key: bytes = KEY, receiver: int = 7, body: bytes = b"payload") -> bytes:
@@ -113,8 +120,10 @@ class TestInASystem:
         for frame in frames:
             link.send(frame)
 
-    async def test_bad_frames_are_counted_and_dropped_before_anything_is_decoded(self, probe: Probe) -> None:
-        async with memory_system(key=KEY, sinks=(probe,)) as system:
+    async def test_bad_frames_are_counted_and_dropped_before_anything_is_decoded(
+        self, events: list[Event]
+    ) -> None:
+        async with memory_system(key=KEY, sinks=(events.append,)) as system:
             own = host_id_of(system.address)
             body = pickle.dumps((("cook", 0, 0), "echo", None, None, (1,), {}))
             flipped = bytearray(sealed(receiver=own, body=body))
@@ -131,11 +140,12 @@ class TestInASystem:
             await self.send_raw(system, bad)
 
             await wait_until(lambda: system.statistics().rejected_frames == len(bad))
-            reasons = [event.reason for event in probe.details("frame.rejected")]
+            await wait_until(lambda: len(rejected(events)) == len(bad))
+            reasons = [event.reason for event in rejected(events)]
             assert reasons == ["truncated", "truncated", "mac", "length", "receiver", "mac"]
 
-    async def test_the_actors_behind_it_live_on(self, probe: Probe) -> None:
-        async with memory_system(key=KEY, sinks=(probe,)) as system:
+    async def test_the_actors_behind_it_live_on(self, events: list[Event]) -> None:
+        async with memory_system(key=KEY, sinks=(events.append,)) as system:
             cook = system.options(name="cook").spawn(Cook)
 
             await self.send_raw(system, [b"x" * 100] * 50)
@@ -143,12 +153,12 @@ class TestInASystem:
             await wait_until(lambda: system.statistics().rejected_frames == 50)
             assert await cook.echo(1) == 1
 
-    async def test_an_unknown_kind_of_envelope_is_rejected_alone(self, probe: Probe) -> None:
-        async with memory_system(key=KEY, sinks=(probe,)) as system, memory_system(key=KEY) as other:
+    async def test_an_unknown_kind_of_envelope_is_rejected_alone(self, events: list[Event]) -> None:
+        async with memory_system(key=KEY, sinks=(events.append,)) as system, memory_system(key=KEY) as other:
             chunks = [envelope(99, Codec.PICKLE, 1, b"?"), envelope(Kind.TAKEN, Codec.PICKLE, 1, b"")]
             own = host_id_of(system.address)
 
             await self.send_raw(system, [Sealer(KEY).seal(own, 9, 1, other.address.encode(), chunks)])
 
-            await probe.wait_for("frame.rejected")
-            assert probe.details("frame.rejected")[0].reason == "kind 99"
+            await wait_until(lambda: rejected(events))
+            assert [event.reason for event in rejected(events)] == ["kind 99"]

@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.testing import wait_until_sync
 from supervisors import settings
 
 HERE = Path(__file__).resolve().parent
@@ -25,13 +26,8 @@ MARK = "UNDERSTUDY_TEST_SESSION"
 COMMAND = [sys.executable, "-m", "supervisors.cli"]
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> Any:
-    """The first true value of *condition*; fails the test when there is none in time."""
-    give_up_at = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < give_up_at, "the condition did not come true"
-        time.sleep(0.02)
-    return found
+wait_until = partial(wait_until_sync, timeout=30.0)
+"""The first true value of a condition; fails the test when there is none in time."""
 
 
 def marked_processes(mark: str) -> dict[int, str]:
@@ -70,6 +66,7 @@ class Understudy:
         return subprocess.run(
             [*COMMAND, *arguments],
             capture_output=True,
+            check=False,
             text=True,
             stdin=subprocess.DEVNULL,
             timeout=timeout,

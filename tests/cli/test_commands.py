@@ -97,6 +97,7 @@ class TestPs:
         result = subprocess.run(
             [sys.executable, "-X", "importtime", "-m", "supervisors.cli", *command],
             capture_output=True,
+            check=False,
             text=True,
             env=us.environment,
             cwd=ROOT,
@@ -113,7 +114,9 @@ class TestTreeAndEvents:
 
         assert result.returncode == 0
         assert result.stdout.startswith(
-            "bistro  [one_for_one]\n├── kitchen  [one_for_one]  running  2/2\n│   ├── kitchen/0  running  life "
+            "bistro  [one_for_one]\n"
+            "├── kitchen  [one_for_one]  running  2/2\n"
+            "│   ├── kitchen/0  running  life "
         )
         found = loads(us("tree", "-o", "json"))
         assert [child["name"] for child in found["children"]] == ["kitchen", "pair", "vision"]
@@ -251,7 +254,8 @@ class TestKill:
 
         assert result.returncode == 0
         assert re.fullmatch(
-            rf"kitchen/0: pid {before['pid']} killed\nkitchen/0: back as pid \d+, life {before['incarnation'] + 1}, after \d+ ms\n",
+            rf"kitchen/0: pid {before['pid']} killed\n"
+            rf"kitchen/0: back as pid \d+, life {before['incarnation'] + 1}, after \d+ ms\n",
             result.stdout,
         )
         up.wait_line(f"kitchen/0 is killed by order (pid {before['pid']})")

@@ -57,7 +57,8 @@ class TestBeforeAnythingStarts:
             ("", "it defines no App"),
             ("from supervisors import App\napplication = App()\n", "it has application"),
             (
-                "from supervisors import *\nfrom actors import Actor\napp = App(Service('a', Actor, size=-1))\n",
+                "from supervisors import *\nfrom actors import Actor\n"
+                "app = App(Service('a', Actor, size=-1))\n",
                 "Service 'a': size=-1 is not a whole number of 0 or more",
             ),
             (
@@ -163,12 +164,16 @@ class TestEndings:
         assert time.monotonic() - began_at < 15  # the kitchen has 30 s to stop in
         assert "Traceback" not in up.err
 
-    def test_ctrl_c_while_ray_starts_leaves_nothing(self, understudy: Any, bistro: str, until: Any) -> None:
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_ctrl_c_while_ray_starts_leaves_nothing(
+        self, understudy: Any, bistro: str, times: int, until: Any
+    ) -> None:
         up = understudy.start("up", bistro, "--num-cpus", "1")
         up.wait_line("starting Ray")
         until(lambda: list(understudy.run_root.glob("bistro/ray/session-*")))
 
-        up.interrupt()
+        for _ in range(times):
+            up.interrupt()
 
         assert up.finish() == 0
         assert "Traceback" not in up.err

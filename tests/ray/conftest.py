@@ -19,12 +19,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.errors import ActorError
+from actors.testing import wait_until_sync
 from supervisors import App, Cluster, Service, settings
 
 HERE = Path(__file__).resolve().parent
@@ -39,13 +41,8 @@ def open_nothing(config):
 """
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 20.0, pause: float = 0.01) -> Any:
-    """The first true value of *condition*; fails the test when there is none in time."""
-    give_up_at = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < give_up_at, "the condition did not come true"
-        time.sleep(pause)
-    return found
+wait_until = partial(wait_until_sync, timeout=20.0)
+"""The first true value of a condition; fails the test when there is none in time."""
 
 
 def marked_processes(mark: str) -> dict[int, str]:
@@ -198,3 +195,11 @@ def until() -> Callable[..., Any]:
 def left_of() -> Callable[[str], dict[int, str]]:
     """Living processes that inherited a mark."""
     return marked_processes
+
+
+@pytest.fixture(scope="session")
+def hosts() -> Callable[[], set[int]]:
+    """All host processes of this session, known to their app or not."""
+    return lambda: {
+        pid for pid, command in marked_processes(os.environ[MARK]).items() if "HostShell" in command
+    }

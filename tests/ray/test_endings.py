@@ -1,4 +1,4 @@
-"""How apps begin and end: by their driver's hand, by its death, by the stage's; nothing may be left of any."""
+"""How apps begin and end: by their driver's hand, by its death, by the stage's. Nothing may be left."""
 
 from __future__ import annotations
 
@@ -47,11 +47,13 @@ class Bell(Actor):
     async def on_stop(self, exit):
         await asyncio.sleep(float(sys.argv[3]) if len(sys.argv) > 3 else 0)
 
-app = App(Service("bell", Bell, args=(lambda name: f"{name}: dong",), per_host=1, shutdown=30.0), name=sys.argv[2])
+tone = lambda name: f"{name}: dong"
+app = App(Service("bell", Bell, args=(tone,), per_host=1, shutdown=30.0), name=sys.argv[2])
 
 if __name__ == "__main__":
     print("begins", flush=True)
-    with app.run(address=sys.argv[1] if ":" in sys.argv[1] else None, num_cpus=None if ":" in sys.argv[1] else 1) as cluster:
+    where = {"address": sys.argv[1]} if ":" in sys.argv[1] else {"num_cpus": 1}
+    with app.run(**where) as cluster:
         print(cluster.service("bell").ring().result(), flush=True)
         if sys.argv[3:] == ["leave"]:
             sys.exit(0)
@@ -228,7 +230,7 @@ def test_a_client_can_stop_the_app_for_everyone(address: str, run_root: Path) ->
 def test_nobody_waits_for_a_cluster_that_is_not_there(run_root: Path) -> None:
     began_at = time.monotonic()
 
-    with pytest.raises(Unavailable, match="no Ray cluster at 127.0.0.1:9: Connection refused"):
+    with pytest.raises(Unavailable, match=r"no Ray cluster at 127\.0\.0\.1:9: Connection refused"):
         App(Service("kitchen", Chef), name="nowhere").run(address="127.0.0.1:9").start()
 
     assert time.monotonic() - began_at < 15

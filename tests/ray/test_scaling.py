@@ -1,4 +1,4 @@
-"""Sizes that change while calls are running, and what the cluster has no room for. One app, a service for each test."""
+"""Sizes that change while calls are running, and what the cluster has no room for. One app for all tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,7 +22,8 @@ pytestmark = pytest.mark.ray
 def cluster(venue: Any) -> Iterator[Cluster]:
     services = [
         Service("kitchen", Chef, size=2, per_host=2),
-        Service("bar", Chef, size=2, per_host=2, shutdown=1.0),
+        Service("bar", Chef, size=2, per_host=2, shutdown=1.0, concurrency=2),
+        Service("solo", Chef, per_host=1),
         Service("labelled", Chef, resources=Resources(labels={"disk": "ssd"})),
         Service("vision", Chef, resources=Resources(gpu=2)),
         Service("archive", Chef, resources=Resources(memory="1000TiB")),
@@ -86,6 +87,7 @@ class TestDraining:
         cluster.scale("bar", 3).result()
         leaving = cluster.service("bar").member(2)
         running = leaving.nap(0.5)
+        leaving.who().result()  # behind the nap in the mailbox, and beside it once that runs
         report = cluster.scale("bar", 2)
         seen.wait_row("bar/2", state="draining")
 
@@ -105,7 +107,9 @@ class TestDraining:
         self, cluster: Cluster, handler: str
     ) -> None:
         cluster.scale("bar", 3).result()
-        running = cluster.service("bar").member(2).options(timeout=60).ask(handler, 4)
+        leaving = cluster.service("bar").member(2)
+        running = leaving.options(timeout=60).ask(handler, 4)
+        leaving.who().result()
         began_at = time.monotonic()
 
         cluster.scale("bar", 2).result()
@@ -166,6 +170,22 @@ class TestSizes:
             True,
             True,
         ]
+
+    def test_a_change_of_mind_leaves_no_process_behind(
+        self, cluster: Cluster, until: Any, hosts: Callable[[], set[int]]
+    ) -> None:
+        """Members that are scaled away before their process is up."""
+        for _ in range(3):
+            up, down = cluster.scale("solo", 3), cluster.scale("solo", 1)
+            up.result()
+            down.result()
+
+        def all_known() -> bool:
+            ps = cluster.ps().result()
+            return hosts() == {row["pid"] for row in ps["members"] + ps["understudies"] if row["pid"]}
+
+        until(all_known)
+        assert cluster.service("solo").who().result()[0] == "solo/0"
 
 
 class TestRoom:

@@ -24,7 +24,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
-SHELL = [line for block in re.findall(r"```shell\n(.*?)```", README, re.S) for line in block.splitlines() if line]
+SHELL = [
+    line for block in re.findall(r"```shell\n(.*?)```", README, re.S) for line in block.splitlines() if line
+]
 INSTALLING = [line for line in SHELL if "pip install" in line]
 COMMANDS = [line for line in SHELL if "pip install" not in line]
 APP, ASYNC, IN_PROCESS = PYTHON
@@ -64,7 +66,9 @@ class Up:
 
     def __init__(self, line: str, place: Path) -> None:
         self._log = (place / "up.log").open("w+")
-        self._process = subprocess.Popen(understudy(line), cwd=place, stdout=self._log, stderr=subprocess.STDOUT)
+        self._process = subprocess.Popen(
+            understudy(line), cwd=place, stdout=self._log, stderr=subprocess.STDOUT
+        )
 
     def wait_for(self, words: str, limit: float = 90.0) -> str:
         give_up_at = time.monotonic() + limit
@@ -119,7 +123,9 @@ def test_the_program_in_one_process_runs(place: Path) -> None:
 
 
 def test_the_commands_of_the_tour_work(place: Path) -> None:
-    up_line, *tour = COMMANDS[COMMANDS.index("understudy up restaurant.py") : COMMANDS.index("understudy down") + 1]
+    up_line, *tour = COMMANDS[
+        COMMANDS.index("understudy up restaurant.py") : COMMANDS.index("understudy down") + 1
+    ]
     up = Up(up_line, place)
     try:
         up.wait_for("running; Ctrl-C stops it")
@@ -129,7 +135,7 @@ def test_the_commands_of_the_tour_work(place: Path) -> None:
         up.end()
 
     assert "steak from the grill" in outputs["understudy call kitchen.cook '\"steak\"'"]
-    assert len(outputs["understudy call kitchen.courses '[\"soup\", \"fish\"]'"].splitlines()) == 2
+    assert len(outputs['understudy call kitchen.courses \'["soup", "fish"]\''].splitlines()) == 2
     assert "life 2" in outputs["understudy kill kitchen/0"]
     assert "kitchen: 4 members" in outputs["understudy scale kitchen=4 cellar=+1 --wait"]
     state = json.loads(outputs["understudy ps -o json"])

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from actors._memory import MemoryTransport
 from actors.actor import Actor
 from actors.errors import ActorStopped, InvalidArgument, NotFound, ServiceFailed, Unavailable
 from actors.exit import Exit, Terminated
 from actors.ref import Ref, decoding
 from actors.reply import Reply, gather
 from actors.system import ActorSystem
+from actors.testing import memory_system, wait_until
 from supervisors.registry import MemberView, Registry, ServiceView
 from supervisors.service import ServiceRef
 
@@ -38,7 +38,7 @@ def member(
 @pytest.fixture
 async def system() -> AsyncIterator[ActorSystem]:
     """With an inbox, so that members may live elsewhere."""
-    async with ActorSystem(transport=MemoryTransport(), sinks=()) as system:
+    async with memory_system(sinks=()) as system:
         yield system
 
 
@@ -213,7 +213,7 @@ class TestWatching:
         assert heard == [Exit("not_found"), Exit("not_found")]
 
     async def test_an_actor_watches_a_member_by_its_ref(
-        self, system: ActorSystem, registry: Registry, wait_until: Any
+        self, system: ActorSystem, registry: Registry
     ) -> None:
         seen: list[Terminated] = []
         registry.take([view(member(0, address="ipc:///elsewhere"))])
@@ -228,9 +228,7 @@ class TestWatching:
     @pytest.mark.xfail(
         strict=True, reason="`watch` looks for the member's process first, and takes none for an end"
     )
-    async def test_a_member_that_is_away_has_not_ended(
-        self, system: ActorSystem, registry: Registry, wait_until: Any
-    ) -> None:
+    async def test_a_member_that_is_away_has_not_ended(self, system: ActorSystem, registry: Registry) -> None:
         seen: list[Terminated] = []
         registry.take([view(member(0, "restarting", address=""))])
         target = registry.service("kitchen").member(0)

@@ -1,0 +1,223 @@
+"""Odd frames: lying lengths, wrong keys around pickles, and wrong content under the right key."""
+
+from __future__ import annotations
+
+import pickle
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors import Actor, ActorSystem, pickling
+from actors.address import host_id_of
+from actors.testing import FaultyTransport, memory_system, wait_until
+from actors.wire import ENVELOPE_OVERHEAD, BadFrame, Codec, Kind, Sealer, envelope, envelopes
+
+KEY = secrets.token_bytes(32)
+HERE = 0x0123456789ABCDEF
+quick = settings(max_examples=60, deadline=None, database=None)
+octets = st.integers(0, 255)
+ids = st.integers(0, 2**64 - 1)
+chunks = st.builds(envelope, octets, octets, ids, st.binary(max_size=100))
+frames = st.builds(
+    lambda sender, address, sent: Sealer(KEY).seal(HERE, sender, 1, address.encode(), sent),
+    ids,
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=107),
+    st.lists(chunks, max_size=4),
+)
+
+
+@quick
+@given(frames, st.data())
+def test_a_changed_byte_spoils_any_frame_wherever_it_stands(frame: bytes, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(frame) - 1))
+    changed = bytearray(frame)
+    changed[at] ^= data.draw(st.integers(1, 255))
+
+    with pytest.raises(BadFrame):
+        Sealer(KEY).open(bytes(changed), HERE)
+
+
+@quick
+@given(frames, st.data())
+def test_any_frame_cut_short_anywhere_is_bad(frame: bytes, data: st.DataObject) -> None:
+    with pytest.raises(BadFrame):
+        Sealer(KEY).open(frame[: data.draw(st.integers(0, len(frame) - 1))], HERE)
+
+
+@quick
+@given(frames, st.binary(min_size=1, max_size=64).filter(lambda key: key != KEY))
+def test_no_other_key_opens_a_frame(frame: bytes, key: bytes) -> None:
+    with pytest.raises(BadFrame, match="mac"):
+        Sealer(key).open(frame, HERE)
+
+
+@quick
+@given(st.binary(max_size=50), st.integers(1, 2**32 - 51))
+def test_an_envelope_that_claims_more_than_there_is_is_bad(body: bytes, excess: int) -> None:
+    lying = bytearray(envelope(Kind.ASK, Codec.PICKLE, 1, body))
+    lying[ENVELOPE_OVERHEAD - 4 : ENVELOPE_OVERHEAD] = (len(body) + excess).to_bytes(4, "big")
+
+    with pytest.raises(BadFrame, match="envelope"):
+        list(envelopes(memoryview(lying)))
+
+
+@pytest.mark.parametrize("size", range(1, ENVELOPE_OVERHEAD))
+def test_half_an_envelope_is_bad(size: int) -> None:
+    whole = envelope(Kind.ASK, Codec.PICKLE, 1, b"x")
+
+    with pytest.raises(BadFrame, match="envelope"):
+        list(envelopes(memoryview(whole + whole[:size])))
+
+
+@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="Sealer.open lets UnicodeDecodeError out")
+def test_an_address_that_is_not_ascii_makes_a_bad_frame() -> None:
+    frame = Sealer(KEY).seal(HERE, 1, 1, b"ipc:///tmp/\xff", [])
+
+    with pytest.raises(BadFrame):
+        Sealer(KEY).open(frame, HERE)
+
+
+# -- at a system ----------------------------------------------------------------------------------
+
+
+class Sink(Actor):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    async def take(self, value: Any) -> None:
+        self.told.append(value)
+
+    async def all(self) -> list[Any]:
+        return self.told
+
+
+def tell(value: Any, number: int = 1) -> bytes:
+    body = pickle.dumps((("sink", 0, 0), "take", None, None, (value,), {}))
+    return envelope(Kind.TELL, Codec.PICKLE, number, body)
+
+
+def ask(text: str) -> bytes:
+    return envelope(Kind.ASK, Codec.JSON, 1, text.encode())
+
+
+class Stage:
+    """A system with a `Sink`, and a stranger with a link to it who can write any frame."""
+
+    def __init__(self, system: ActorSystem, transport: FaultyTransport) -> None:
+        self.system = system
+        self.sink = system.options(name="sink").spawn(Sink)
+        self._host_id = host_id_of(system.address)
+        self._address = transport.address.encode()
+        self._link = transport.link(system.address, lambda: None)
+        self._link.open(1.0)
+
+    def frame(self, *sent: bytes, key: bytes = KEY, receiver: int = 0, address: bytes = b"") -> bytes:
+        return Sealer(key).seal(receiver or self._host_id, 1, 1, address or self._address, sent)
+
+    def send(self, *frames: bytes) -> None:
+        for frame in frames:
+            self._link.send(frame)
+
+    async def rejected(self, n: int) -> None:
+        await wait_until(lambda: self.system.statistics().rejected_frames == n)
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    transport = FaultyTransport()  # without faults: plain memory
+    transport.listen(lambda frames: None)
+    async with memory_system(key=KEY, sinks=()) as system:
+        yield Stage(system, transport)
+    transport.close()
+
+
+async def test_nothing_is_unpickled_before_key_and_receiver_are_right(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pickle is a program. The last frame shows that this test would have seen one run."""
+    unpickled: list[bytes] = []
+
+    def count(data: Any) -> Any:
+        unpickled.append(bytes(data))
+        return pickle.loads(data)
+
+    monkeypatch.setattr(pickling, "loads", count)
+    good = stage.frame(tell("good"))
+    bad = [
+        stage.frame(tell("bad"), key=bytes(32)),
+        stage.frame(tell("bad"), receiver=1),
+        good[:-1] + bytes([good[-1] ^ 1]),
+        good[:-1],
+        good + b"x",
+    ]
+
+    stage.send(*bad)
+    await stage.rejected(len(bad))
+    assert unpickled == []
+
+    stage.send(good)
+    await wait_until(lambda: unpickled)
+    assert await stage.sink.all() == ["good"]
+
+
+async def test_a_frame_whose_envelopes_do_not_add_up_is_dropped_as_a_whole(stage: Stage) -> None:
+    stage.send(stage.frame(tell("first"), tell("cut short")[:-1]), stage.frame(tell("next")))
+
+    await wait_until(lambda: stage.system.statistics().accepted)
+    assert await stage.sink.all() == ["next"]
+    await stage.rejected(1)
+
+
+ODD = {
+    "a kind that is none": envelope(99, Codec.PICKLE, 1, b""),
+    "an ask that is no call": envelope(Kind.ASK, Codec.PICKLE, 1, pickle.dumps("not a call")),
+    "an ask that is no pickle": envelope(Kind.ASK, Codec.PICKLE, 1, b"not a pickle"),
+    "an ask that is no json": ask("[[1, 2]"),
+    "a method that is no text": ask('[["sink", 0, 0], 5, null, null, [], {}]'),
+    "a deadline that is no number": ask('[["sink", 0, 0], "take", "soon", null, [], {}]'),
+    "a name that is no text": ask('[[["sink"], 0, 0], "take", null, null, [], {}]'),
+    "a pin that is no number": ask('[["sink", 0, "x"], "take", null, null, [1], {}]'),
+    "keywords that are none": ask('[["sink", 0, 0], "take", null, null, [1], 3]'),
+    "keywords that are a list": ask('[["sink", 0, 0], "take", null, null, [1], [2]]'),
+    "a sender that is none": ask('[["sink", 0, 0], "take", null, [1], [1], {}]'),
+    "a chain that is none": ask('[["sink", 0, 0], "take", null, null, [1], {}, 5]'),
+    "a control that is none": ask('[["sink", 0, 0], "$nothing", null, null, [], {}]'),
+    "a stop of a kind that is none": ask('[["sink", 0, 0], "$stop", null, null, ["x"], {}]'),
+    "a stop with too much": ask('[["sink", 0, 0], "$stop", null, null, [1, 2, 3], {}]'),
+    "a tell that is no call": envelope(Kind.TELL, Codec.PICKLE, 2, pickle.dumps(None)),
+    "an answer nobody asked for": envelope(Kind.VALUE, Codec.PICKLE, 1, b"?"),
+    "an error nobody asked for": envelope(Kind.ERROR, Codec.PICKLE, 1, b"?"),
+    "an item nobody asked for": envelope(Kind.ITEM, Codec.PICKLE, 1, b"?"),
+    "an end nobody asked for": envelope(Kind.END, Codec.PICKLE, 1, b""),
+    "a refusal of nothing": envelope(Kind.REFUSED, Codec.PICKLE, 1, b"?"),
+    "a refusal of no ask": envelope(Kind.REFUSED_ASK, Codec.PICKLE, 1, b"?"),
+    "an end of nobody": envelope(Kind.TERMINATED, Codec.PICKLE, 1, b"?"),
+    "a watch of nobody": envelope(Kind.WATCH, Codec.PICKLE, 1, b"?"),
+    "a watch that is undone twice": envelope(Kind.UNWATCH, Codec.PICKLE, 1, b""),
+    "a cancel of nothing": envelope(Kind.CANCEL, Codec.PICKLE, 1, b""),
+    "a confirmation of nothing": envelope(Kind.TAKEN, Codec.PICKLE, 2**64 - 1, b""),
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+async def test_an_odd_message_harms_neither_its_neighbours_nor_its_target(stage: Stage, odd: bytes) -> None:
+    stage.send(stage.frame(tell("before", 1), odd, tell("behind", 3)), stage.frame(tell("next", 4)))
+
+    await wait_until(lambda: stage.system.statistics().accepted >= 3)
+    await wait_until(lambda: stage.system.statistics().in_mailbox == 0)
+    assert await stage.sink.all() == ["before", "behind", "next"]
+
+
+async def test_a_frame_without_an_address_to_answer_to_is_rejected(stage: Stage) -> None:
+    stage.send(
+        *(stage.frame(tell("x"), address=address) for address in (b"nowhere", b"mem://\xff", b"\0" * 16))
+    )
+
+    await stage.rejected(3)
+    assert await stage.sink.all() == []
