@@ -8,6 +8,7 @@ and watchers outlive its restarts, until it is forgotten.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.context import Context
@@ -36,10 +37,18 @@ class Reports(Protocol):
 
 
 class Children:
-    """The supervised children of the actor that *context* belongs to."""
+    """
+    The supervised children of the actor that *context* belongs to.
 
-    def __init__(self, context: Context, reports: Reports) -> None:
+    *on_stopping* is called when an orderly stop of that actor begins, before it waits for handlers:
+    they may be orders that wait for children.
+    """
+
+    def __init__(
+        self, context: Context, reports: Reports, *, on_stopping: Callable[[], None] | None = None
+    ) -> None:
         self._life = context._life
+        self._life.on_stopping = on_stopping
         self._reports = reports
         self._cell_by_id: dict[str, Cell] = {}
         self._id_by_cell: dict[Cell, str] = {}

@@ -134,10 +134,6 @@ class Context:
         self._life.serves_early = True
         self._cell.serve()
 
-    def on_stopping(self, callback: Callable[[], None]) -> None:
-        """Call this when an orderly stop begins: supervisors let go of orders that would hold it up."""
-        self._life.on_stopping = callback
-
     def stop(self, kind: str = "normal", detail: Any = None) -> None:
         """End this actor once the running handler has returned and its answer is sent."""
         self._life.request_stop(Exit(kind, detail))  # type: ignore[arg-type]

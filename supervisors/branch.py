@@ -8,7 +8,6 @@ stops, hears what became of them, and tells the system's sinks what was decided.
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Any
 
 from actors.children import Children
@@ -31,7 +30,7 @@ class Branch:
     def __init__(self, context: Context, supervision: Supervision) -> None:
         self.supervision = supervision
         self._context = context
-        self._children = Children(context, self)
+        self._children = Children(context, self, on_stopping=self._stopping)
         self._driver = Driver(
             supervision, self, context.system.clock, on_report=self._reported, on_finished=self._finished
         )
@@ -43,7 +42,6 @@ class Branch:
         """Start the first children; raises what failed. Its supervisor answers questions meanwhile."""
         self._end = asyncio.get_running_loop().create_future()
         self._context.serve_early()
-        self._context.on_stopping(partial(self._driver.feed, Stop(Exit("shutdown"))))
         await self._driver.order(Begin, specs)
 
     async def stop(self, exit: Exit) -> None:
@@ -51,6 +49,10 @@ class Branch:
         self._driver.feed(Stop(exit))
         if self._end is not None:
             await self._end
+
+    def _stopping(self) -> None:
+        # Orders that still wait for a child would hold up the stop: they are refused now.
+        self._driver.feed(Stop(Exit("shutdown")))
 
     async def start_child(self, spec: ChildSpec) -> Ref[Any] | None:
         """Add a child and start it; None when it said `Ignore`."""

@@ -961,9 +961,6 @@ class TestStopping:
         assert inits(notes, "c") == 0
         assert system.statistics().actors == 0
 
-    @pytest.mark.xfail(
-        strict=True, reason="a life waits for its running handlers before on_stop can end them"
-    )
     async def test_a_stop_is_served_while_an_order_is_carried_out(
         self, system: ActorSystem, spec: Spec, notes: Notes
     ) -> None:
