@@ -67,9 +67,7 @@ class Recovery:
         if child.is_temporary:
             self._roster.rest(child)
             return
-        cause = child.cause or Cause(child.failure)
-        if cause.exit.kind == "start_failed":
-            cause.kind = child.incident
+        cause = child.cause or Cause(child.failure, kind=child.incident)
         yield from self._count([child], cause)
         self._roster.wait(child, self._allowance.delay(child, cause))
 
@@ -99,9 +97,8 @@ class Recovery:
         for child in removals:
             self._roster.rest(child)
         for child in starts:
-            yield from self._roster.start(child, again=True)
+            yield from self._roster.start(child, again=True, incident=incident)
             if child.failure is not None:
-                child.incident = incident
                 yield from self.retry_later(child)
                 if self._strategy != "one_for_one":
                     return  # the retry takes those behind it along

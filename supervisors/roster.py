@@ -71,8 +71,13 @@ class Roster:
 
     # Steps
 
-    def start(self, child: Child, *, again: bool = False) -> Job:
-        """Start *child*; afterwards it runs, is at rest because it wanted to, or has a `failure`."""
+    def start(self, child: Child, *, again: bool = False, incident: str = "") -> Job:
+        """
+        Start *child*; afterwards it runs, is at rest because it wanted to, or has a `failure`.
+
+        *incident* is what a failure counts as, when it would be the next of a row.
+        """
+        child.incident = incident
         self._cancel_retry(child)
         if again:
             child.restarts += 1
@@ -148,7 +153,7 @@ class Roster:
             case ("starting", Ignored()):
                 child.state = "restarting"
             case ("starting", StartFailed(_, exit)):
-                child.failed(Cause(exit))
+                child.failed(Cause(exit, kind=child.incident))
             case ("stopping", StartFailed(_, exit) | Stopped(_, exit)):
                 self._take_stop(child, exit)
             case ("stopping", Ignored()):

@@ -192,7 +192,7 @@ class Supervision:
 
     def _take_cause(self, event: facts.CauseKnown) -> None:
         cause = next((cause for cause in self._open_causes if not cause.ids.isdisjoint(event.ids)), None)
-        if cause is None:
+        if cause is None or self.is_finished:
             return
         self._open_causes.remove(cause)
         children = self._roster.those(cause.ids)

@@ -124,7 +124,7 @@ Spec = Callable[..., ChildSpec]
 
 
 async def up(
-    system: ActorSystem, *specs: ChildSpec, strategy: str = "one_for_one", intensity: int = 3, **flags: Any
+    system: ActorSystem, *specs: ChildSpec, strategy: str = "one_for_one", intensity: Any = 3, **flags: Any
 ) -> Ref[Any]:
     """A supervisor named `top` that has started."""
     ref = system.options(name="top").spawn(Supervisor, specs, strategy, intensity, 3600.0, **flags)
