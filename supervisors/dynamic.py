@@ -16,7 +16,7 @@ from actors.ref import Ref
 from supervisors import checks
 from supervisors.backoff import Backoff
 from supervisors.branch import Branch
-from supervisors.budget import Intensity
+from supervisors.budget import Intensity, check_intensity
 from supervisors.orders import TerminateChild
 from supervisors.spec import (
     ChildCounts,
@@ -69,6 +69,7 @@ class DynamicSupervisor(Actor):
             "concurrency": concurrency,
         }
         check_options("DynamicSupervisor", **self._options)
+        check_intensity("DynamicSupervisor", intensity)
         check_flags("one_for_one", intensity, period, owner="DynamicSupervisor")
         if max_children is not None:
             checks.whole("DynamicSupervisor", "max_children", max_children)

@@ -92,6 +92,9 @@ class Recovery:
         """Stop and start what the strategy says, as long as it goes well."""
         incident = failed[0].incident if failed else ""
         stops, removals, starts = self._planned(failed)
+        for child in starts:
+            if child not in failed:
+                self._roster.let_go(child)
         for child in stops:
             yield from self._roster.halt(child)
         for child in removals:

@@ -99,11 +99,15 @@ class Roster:
 
     def order_halt(self, child: Child) -> None:
         """Begin to stop *child*; what it was about to do by itself is off."""
-        child.cause, child.has_left = None, False
-        self._cancel_retry(child)
+        self.let_go(child)
         if child.state in ("starting", "running"):
             child.state = "stopping"
             self.actions.append(Halt(child.id, child.spec.shutdown_time))
+
+    def let_go(self, child: Child) -> None:
+        """What *child* was about to do by itself is off, and what followed from its end: others decide."""
+        child.cause, child.has_left = None, False
+        self._cancel_retry(child)
 
     def rest(self, child: Child) -> None:
         """No life of *child* is to come: end its registration, and drop it if it is temporary."""

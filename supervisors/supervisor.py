@@ -13,7 +13,7 @@ from actors.exit import Exit
 from actors.ref import Ref
 from supervisors.backoff import Backoff
 from supervisors.branch import Branch
-from supervisors.budget import Intensity
+from supervisors.budget import Intensity, check_intensity
 from supervisors.orders import DeleteChild, TerminateChild
 from supervisors.significance import AutoShutdown, check_significance
 from supervisors.spec import ChildCounts, ChildInfo, ChildSpec
@@ -50,6 +50,7 @@ class Supervisor(Actor):
         backoff: Backoff | None = None,
         auto_shutdown: AutoShutdown = "never",
     ) -> None:
+        check_intensity("Supervisor", intensity)  # None is for services alone
         check_flags(strategy, intensity, period, auto_shutdown)
         self._auto_shutdown: AutoShutdown = auto_shutdown
         self._specs = tuple(children)

@@ -165,6 +165,7 @@ async def test_arguments_are_bound_before_anything_starts(
         ("shutdown", -1),
         ("intensity", -1),
         ("intensity", math.inf),
+        ("intensity", None),
         ("intensity", {"eror": 1}),
         ("period", 0),
         ("start_timeout", 0),

@@ -22,7 +22,7 @@ from supervisors import actions, facts
 from supervisors.orders import Begin, DeleteChild, RestartChild, StartChild, Stop, TerminateChild
 from supervisors.supervision import Supervision
 
-IDS = ("a", "b", "c", "d", "e")
+IDS = ("a", "b", "c", "d")
 CLEAN = ("normal", "shutdown")
 PERIOD = 5.0
 
@@ -310,6 +310,7 @@ class Core:
 
 restarts = st.sampled_from(("permanent", "transient", "temporary"))
 ids = st.sampled_from(IDS)
+outcomes = st.sampled_from(("ok", "ok", "ok", "ignore", "fail"))
 
 
 class Rules(RuleBasedStateMachine):
@@ -322,8 +323,8 @@ class Rules(RuleBasedStateMachine):
         strategy=st.sampled_from(("one_for_one", "rest_for_one", "one_for_all")),
         intensity=st.sampled_from((0, 1, 2, 3, 100)),
         auto_shutdown=st.sampled_from(("never", "any_significant", "all_significant")),
-        kinds=st.lists(st.tuples(restarts, st.booleans()), min_size=0, max_size=4),
-        outcomes=st.dictionaries(ids, st.sampled_from(("ok", "ok", "ignore", "fail")), max_size=1),
+        kinds=st.lists(st.tuples(restarts, st.booleans()), max_size=4),
+        outcomes=st.dictionaries(ids, st.sampled_from(("ok", "ignore", "fail")), max_size=1),
     )
     def begin(
         self, strategy: Any, intensity: int, auto_shutdown: Any, kinds: list[Any], outcomes: dict[str, str]
@@ -348,8 +349,18 @@ class Rules(RuleBasedStateMachine):
         reason=st.sampled_from(("error", "error", "killed", "normal", "shutdown")),
         together=st.sampled_from((1, 1, 1, 2, 3)),
         counts=st.sampled_from((True, True, True, False)),
+        outcomes=st.dictionaries(ids, st.lists(st.sampled_from(("fail", "ignore")), min_size=1), max_size=2),
     )
-    def lives_end(self, data: st.DataObject, reason: Any, together: int, counts: bool) -> None:
+    def lives_end(
+        self,
+        data: st.DataObject,
+        reason: Any,
+        together: int,
+        counts: bool,
+        outcomes: dict[str, list[str]],
+    ) -> None:
+        for id, planned in outcomes.items():
+            self.the_next_starts_come_to(id, planned)
         alive = [row.spec.id for row in self.model.rows if row.pid == "running"]
         if alive:
             size = min(together, len(alive))
@@ -362,7 +373,6 @@ class Rules(RuleBasedStateMachine):
     def a_retry_is_due(self) -> None:
         assert self.core.try_again() == self.model.try_again()
 
-    @rule(id=ids, outcomes=st.lists(st.sampled_from(("fail", "ignore", "ok")), max_size=3))
     def the_next_starts_come_to(self, id: str, outcomes: list[str]) -> None:
         self.core.outcomes[id], self.model.outcomes[id] = list(outcomes), list(outcomes)
 
@@ -373,8 +383,9 @@ class Rules(RuleBasedStateMachine):
 
     # What it is asked to do
 
-    @rule(id=ids, restart=restarts, significant=st.booleans())
-    def start_child(self, id: str, restart: str, significant: bool) -> None:
+    @rule(id=ids, restart=restarts, significant=st.booleans(), outcome=outcomes)
+    def start_child(self, id: str, restart: str, significant: bool, outcome: str) -> None:
+        self.the_next_starts_come_to(id, [outcome])
         spec = self._spec(id, restart, significant)
         assert self.core.order(StartChild, spec) == self.model.start_child(spec)
 
@@ -382,8 +393,9 @@ class Rules(RuleBasedStateMachine):
     def terminate_child(self, id: str) -> None:
         assert self.core.order(TerminateChild, id) == self.model.terminate_child(id)
 
-    @rule(id=ids)
-    def restart_child(self, id: str) -> None:
+    @rule(id=ids, outcome=outcomes)
+    def restart_child(self, id: str, outcome: str) -> None:
+        self.the_next_starts_come_to(id, [outcome])
         assert self.core.order(RestartChild, id) == self.model.restart_child(id)
 
     @rule(id=ids)

@@ -131,6 +131,8 @@ async def test_c08_specs_are_read_back_as_they_were_given(system: ActorSystem, s
         (([], "none_for_one"), "strategy='none_for_one' is not one of one_for_one, .*did you mean"),
         (([], "one_for_one", float("inf")), "intensity=inf"),
         (([], "one_for_one", -1), "intensity=-1"),
+        (([], "one_for_one", None), "intensity=None"),
+        (([], "one_for_one", {"eror": 1}), "names 'eror', which is no kind of exit; did you mean 'error'"),
         (([], "one_for_one", 1, 0), "period=0"),
         ((["a"],), "children='a' is not a ChildSpec"),
     ],

@@ -675,6 +675,22 @@ class TestFailedRestarts:
             *("halt a", "start a", "start b", "start c"),
         ]
 
+    def test_a_sibling_that_was_to_be_tried_again_waits_for_the_one_before_it(self) -> None:
+        world = running("a", "b", strategy="rest_for_one", intensity=9, backoff=Backoff(8, 1, 8, 0))
+        world.outcomes = {"a": deque(["started", CRASH]), "b": deque([CRASH])}
+        world.crash("a")
+        world.advance(8)
+        assert world.drain() == ["wait a 8", "halt b", "start a", "start b", "wait b 8"]
+        world.advance(4)
+        world.crash("a", counts=False)
+        assert world.drain() == ["start a", "wait a 8"]
+
+        world.advance(7)
+        assert world.drain() == []
+        world.advance(1)
+
+        assert world.drain() == ["start a", "start b"]
+
     def test_between_two_tries_other_orders_are_served(self) -> None:
         world = running("a", "b", strategy="rest_for_one")
         world.outcomes["a"] = deque([CRASH])
