@@ -23,7 +23,7 @@ from actors.errors import ActorError, InvalidArgument, SerializationError
 from actors.exit import Exit, Terminated
 from actors.ref import Ref, decoding
 from actors.reply import Reply
-from actors.wire import Codec, Envelope, Kind, Sealer, envelopes
+from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelopes
 
 if TYPE_CHECKING:
     from actors._remote import Remote
@@ -80,6 +80,9 @@ class Arrivals:
                 frame = self._sealer.open(data, own_id)
                 batch = envelopes(frame.body)
                 peer = self._remote.peer(frame.address)
+                if frame.sequence <= peer.last_sequence:
+                    raise BadFrame("sequence")
+                peer.last_sequence = frame.sequence
             except Exception as error:
                 self._reject(str(error), len(data))
                 continue

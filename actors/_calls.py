@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ class Call(Reply[Any]):
     """An ask under way: the caller's reply, and all that is needed to settle it."""
 
     __slots__ = (
+        "_is_loose",
         "_streams",
         "_suspects",
         "asker",
@@ -68,6 +70,9 @@ class Call(Reply[Any]):
         self.reroute: Callable[[Call, BaseException], bool] | None = None
         """Asked before a failure settles the call: True when it has gone another way instead."""
         self._streams = False
+        """True once somebody reads it item by item."""
+        self._is_loose = False
+        """True for a stream that nobody reads yet: it ends when its caller drops it."""
         self._suspects: list[Message] | None = None
         """Messages that wait for it, should it ever be waited for."""
 
@@ -114,9 +119,14 @@ class Call(Reply[Any]):
         self.system._calls.refuse(self, error)
 
     def _answer_item(self, item: Any) -> None:
-        # Until somebody reads, the first deadline stands: a stream nobody reads ends by it.
         if self._streams:
             self._expect_item()
+        elif not self._is_loose:
+            # Until somebody reads, the first deadline stands and only the caller holds it.
+            self._is_loose = True
+            self.system._calls.loosen(self)
+            if self.message is not None:
+                self.message.answer = LooseAnswer(self)
         self._push(item)
 
     def _answer_end(self) -> None:
@@ -136,6 +146,8 @@ class Call(Reply[Any]):
         self.timeout = timeout
         due_at = math.inf if timeout is None else self.system.clock.now() + timeout
         self.deadline_at = min(due_at, self.bound_at)
+        if self.message is not None and self.message.life is None:
+            self.message.deadline_at = self.deadline_at  # it still waits for its actor
 
     def _drop(self) -> None:
         self.system._inbox.post(self.cancel)
@@ -153,13 +165,44 @@ class Call(Reply[Any]):
             self.system._calls.expire(self)
 
     def __del__(self) -> None:
-        if (
+        if self._is_loose and not self._done:
+            self.system._inbox.post(self.system._stream_dropped, self.call_id, self.message, self.peer)
+        elif (
             self._done
             and self._error is not None
             and not self._read
             and not isinstance(self._error, Cancelled)
         ):
             self.system._report_unread(ReplyUnread(self.target._name, self.method, self._error))
+
+
+class LooseAnswer:
+    """The way back to a stream that lives only as long as its caller keeps it."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = weakref.ref(call)
+
+    def _answer(self, value: Any) -> None:
+        if (call := self._call()) is not None:
+            call._answer(value)
+
+    def _answer_error(self, error: BaseException) -> None:
+        if (call := self._call()) is not None:
+            call._answer_error(error)
+
+    def _answer_refused(self, error: BaseException) -> None:
+        if (call := self._call()) is not None:
+            call._answer_refused(error)
+
+    def _answer_item(self, item: Any) -> None:
+        if (call := self._call()) is not None:
+            call._answer_item(item)
+
+    def _answer_end(self) -> None:
+        if (call := self._call()) is not None:
+            call._answer_end()
 
 
 class SentTell(Reply[None]):
@@ -199,13 +242,15 @@ class Calls:
         self._post = post
         self._ids = itertools.count(1)
         self._by_id: dict[int, Call] = {}
+        self._loose: weakref.WeakValueDictionary[int, Call] = weakref.WeakValueDictionary()
+        """Streams that nobody reads yet."""
         self._timer: Timer | None = None
         self._next_at = math.inf
         self.on_cancelled: Callable[[Call], None] = lambda call: None
         """Told of calls that ended here while their far end may still work."""
 
     def __len__(self) -> int:
-        return len(self._by_id)
+        return len(self._by_id) + len(self._loose)
 
     def add(self, call: Call) -> None:
         """Enter *call*; its `deadline_at` is watched from now on."""
@@ -216,11 +261,19 @@ class Calls:
 
     def take(self, call_id: int) -> Call | None:
         """Remove a call to settle it; None when somebody else has."""
-        return self._by_id.pop(call_id, None)
+        call = self._by_id.pop(call_id, None)
+        return self._loose.pop(call_id, None) if call is None and self._loose else call
 
     def find(self, call_id: int) -> Call | None:
         """A call that still waits."""
-        return self._by_id.get(call_id)
+        call = self._by_id.get(call_id)
+        return self._loose.get(call_id) if call is None and self._loose else call
+
+    def loosen(self, call: Call) -> None:
+        """Keep *call* only as long as its caller does."""
+        self._loose[call.call_id] = call
+        if self._by_id.pop(call.call_id, None) is None:
+            self._loose.pop(call.call_id, None)  # settled meanwhile
 
     def fail(self, call: Call, error: BaseException) -> None:
         """Settle *call* with *error*."""
@@ -249,11 +302,11 @@ class Calls:
 
     def of_peer(self, peer: Peer) -> list[Call]:
         """All that wait for *peer*."""
-        return [call for call in list(self._by_id.values()) if call.peer is peer]
+        return [call for call in self.waiting() if call.peer is peer]
 
     def waiting(self) -> list[Call]:
         """All that wait for anybody."""
-        return list(self._by_id.values())
+        return [*self._by_id.values(), *self._loose.values()]
 
     def watch(self, instant: float) -> None:
         """Look at the deadlines at *instant* at the latest; any thread."""

@@ -13,19 +13,19 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Any, Protocol
 
+from actors import _deadlock
 from actors._life import Life
 from actors._mailbox import Mailbox
 from actors._message import Message, Notice
 from actors._runner import Runner
 from actors.actor import Actor, methods_of
-from actors.errors import ActorError, ActorStopped, Cancelled, DeadlockError, MailboxFull, StartFailed
+from actors.errors import ActorError, ActorStopped, Cancelled, MailboxFull, StartFailed
 from actors.events import ActorExited, ActorStarted, DeadLettered
 from actors.exit import Exit, Ignore, Terminated
 from actors.ref import Ref
 from actors.reply import Reply
 
 if TYPE_CHECKING:
-    from actors._calls import Call
     from actors.system import ActorSystem
 
 STARTING, RUNNING, STOPPING, DOWN, ENDED = "starting", "running", "stopping", "down", "ended"
@@ -72,6 +72,7 @@ class Cell:
         "_refuses",
         "_starting",
         "_stopped",
+        "_stopped_once",
         "args",
         "cls",
         "concurrency",
@@ -131,7 +132,10 @@ class Cell:
         """How the last life ended."""
         self.watchers: dict[Any, Any] | None = None
         self._starting: list[Reply[bool]] | None = None
-        self._stopped: list[tuple[Reply[Any], bool]] | None = None
+        self._stopped: list[Reply[Any]] | None = None
+        """Who waits for the end of the registration."""
+        self._stopped_once: list[Reply[Any]] | None = None
+        """Who waits for the end of the current life."""
         self._refuses = False
         """True once this registration takes no more messages."""
 
@@ -177,19 +181,16 @@ class Cell:
                 raise asyncio.CancelledError
             await life.begin()
         except Ignore:
-            await self._not_started(life, IGNORED)
-            self._tell_starting(False)
-            self.owner.child_ignored(self)
+            await self._not_started(life, IGNORED, False)
         except StartFailed as error:
-            await self._start_failed(life, error)
+            await self._not_started(life, Exit("start_failed", error.__cause__ or error), error)
         except asyncio.CancelledError:
             if overran:
-                await self._start_failed(life, StartFailed(f"{self.name} did not start within {timeout:g} s"))
+                late = StartFailed(f"{self.name} did not start within {timeout:g} s")
+                await self._not_started(life, Exit("start_failed", late), late)
             else:
-                exit = life.end_wanted or Exit("killed", "order")
-                await self._not_started(life, exit)
-                self._tell_starting(ActorStopped(f"{self.name} was stopped while it started"))
-                self.owner.child_exited(self, exit, 0)
+                stopped = ActorStopped(f"{self.name} was stopped while it started")
+                await self._not_started(life, life.end_wanted or Exit("killed", "order"), stopped)
         else:
             self._started(life)
         finally:
@@ -200,30 +201,20 @@ class Cell:
         life.task = None
         self.state = RUNNING
         self.system._emit(ActorStarted(self.name, life.incarnation))
-        self._tell_starting(True)
+        waiting, self._starting = self._starting, None
+        _tell(waiting, True)
         self.owner.child_started(self)
         self.stop_if_idle(life)
         self.serve()
 
-    async def _start_failed(self, life: Life, error: StartFailed) -> None:
-        exit = Exit("start_failed", error.__cause__ or error)
-        await self._not_started(life, exit)
-        self._tell_starting(error)
-        self.owner.child_start_failed(self, exit)
-
-    async def _not_started(self, life: Life, exit: Exit) -> None:
+    async def _not_started(self, life: Life, exit: Exit, outcome: bool | BaseException) -> None:
         self.state = STOPPING
         life.task = None
         await life.end(exit, 0.0, was_started=False)
-        self._went_down(life, exit)
-
-    def _tell_starting(self, outcome: bool | BaseException) -> None:
+        # Whoever waited is told last: what they find then is final.
         waiting, self._starting = self._starting, None
-        for reply in waiting or ():
-            if isinstance(outcome, BaseException):
-                reply._reject(outcome)
-            else:
-                reply._resolve(outcome)
+        self._went_down(life, exit, was_started=False)
+        _tell(waiting, outcome)
 
     # -- a life ends -------------------------------------------------------------------
 
@@ -264,17 +255,23 @@ class Cell:
 
     async def _end_life(self, life: Life, exit: Exit, shutdown: float) -> None:
         exit = await life.end(exit, shutdown, was_started=True)
-        self._went_down(life, exit)
-        self.owner.child_exited(self, exit, life.handled)
+        self._went_down(life, exit, was_started=True)
 
-    def _went_down(self, life: Life, exit: Exit) -> None:
+    def _went_down(self, life: Life, exit: Exit, *, was_started: bool) -> None:
         for notice in self.mailbox.clear_control():
             self.dead_letter(notice, "incarnation over", None)
         self.state = DOWN
         self.exit = exit
         if exit is not IGNORED:
             self.system._emit(ActorExited(self.name, life.incarnation, exit, life.handled))
-        self._tell_stopped(exit, for_good=False)
+        waiting, self._stopped_once = self._stopped_once, None
+        if not was_started and exit is IGNORED:
+            self.owner.child_ignored(self)
+        elif not was_started and exit.kind == "start_failed":
+            self.owner.child_start_failed(self, exit)
+        else:
+            self.owner.child_exited(self, exit, life.handled)
+        _tell(waiting, exit)
 
     # -- the registration ends -----------------------------------------------------------
 
@@ -306,8 +303,11 @@ class Cell:
         terminated = Terminated(self.ref()._with(pin=self.incarnation), exit)
         for notify in (watchers or {}).values():
             notify(terminated)
-        self._tell_starting(self.gone())
-        self._tell_stopped(exit, for_good=True)
+        waiting, self._starting = self._starting, None
+        _tell(waiting, self.gone())
+        for replies in (self._stopped_once, self._stopped):
+            _tell(replies, exit)
+        self._stopped_once = self._stopped = None
 
     def gone(self) -> ActorError:
         """What a caller is told once this registration takes no more messages."""
@@ -338,17 +338,11 @@ class Cell:
         reply: Reply[Any] = Reply(self.system)
         if self.state == ENDED or (self.state == DOWN and not for_good):
             reply._resolve(self.exit)
+        elif for_good:
+            self._stopped = [*(self._stopped or ()), reply]
         else:
-            self._stopped = [*(self._stopped or ()), (reply, for_good)]
+            self._stopped_once = [*(self._stopped_once or ()), reply]
         return reply
-
-    def _tell_stopped(self, exit: Exit, *, for_good: bool) -> None:
-        waiting, self._stopped = self._stopped, None
-        for reply, wants_end in waiting or ():
-            if wants_end and not for_good:
-                self._stopped = [*(self._stopped or ()), (reply, wants_end)]
-            else:
-                reply._resolve(exit)
 
     @property
     def is_alive(self) -> bool:
@@ -365,9 +359,9 @@ class Cell:
             return self._refuse(message, "stopped", self.gone())
         if message.cancelled:
             return self._refuse(message, "cancelled", Cancelled("cancelled before it was taken"))
-        blockers = self._blockers(message) if message.chain else []
-        if blockers and all(call.is_awaited for call in blockers):
-            return self._refuse(message, "deadlock", self._deadlock(message, blockers[0]))
+        blockers = _deadlock.blockers(self, message) if message.chain else []
+        if deadlock := _deadlock.found(self, message, blockers):
+            return self._refuse(message, "deadlock", deadlock)
         if not self.mailbox.put(message):
             full = MailboxFull(f"{self.name} has {self.mailbox.limit} messages waiting, its limit")
             return self._refuse(message, "mailbox full", full)
@@ -429,36 +423,11 @@ class Cell:
             self.stop_if_idle(life)
             self.serve()
 
-    # -- asks that wait for themselves ---------------------------------------------------
-
-    def _blockers(self, message: Message) -> list[Call]:
-        """
-        The calls of *message*'s chain that its actor's running handlers have made, one each.
-
-        Empty unless every handler that could end and make room has made one. While all of
-        them are waited for, *message* waits for itself.
-        """
-        running = self.life.running if self.life is not None else []
-        if len(running) < self.concurrency:
-            return []
-        system = self.system
-        own = [system._calls.find(step.call_id) for step in message.chain if step.system_id == system._id]
-        made_by = {call.asker: call for call in own if call is not None}
-        blockers = [made_by[handled] for handled in running if handled in made_by]
-        return blockers if len(blockers) == len(running) else []
-
     def look_again(self, message: Message) -> None:
         """A call that *message* might wait for is being waited for now."""
-        blockers = self._blockers(message)
-        if blockers and all(call.is_awaited for call in blockers) and self.mailbox.remove(message):
-            self.dead_letter(message, "deadlock", self._deadlock(message, blockers[0]))
-
-    def _deadlock(self, message: Message, blocker: Call) -> DeadlockError:
-        assert blocker.asker is not None
-        steps = [(step.system_id, step.call_id) for step in message.chain]
-        circle = message.chain[steps.index((self.system._id, blocker.call_id)) :]
-        chain = " → ".join([f"{self.name}.{blocker.asker.method}()", *(step.asked for step in circle)])
-        return DeadlockError(f"{chain} would wait for itself")
+        deadlock = _deadlock.found(self, message, _deadlock.blockers(self, message))
+        if deadlock is not None and self.mailbox.remove(message):
+            self.dead_letter(message, "deadlock", deadlock)
 
     # -- messages that reach nobody ------------------------------------------------------
 
@@ -482,6 +451,14 @@ class Cell:
         answer, message.answer = message.answer, None
         if answer is not None and error is not None:
             answer._answer_refused(error)
+
+
+def _tell(waiting: list[Reply[Any]] | None, outcome: Any) -> None:
+    for reply in waiting or ():
+        if isinstance(outcome, BaseException):
+            reply._reject(outcome)
+        else:
+            reply._resolve(outcome)
 
 
 def gone(name: str, exit: Exit | None) -> ActorError:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors._cell import DOWN, ENDED, IGNORED, TEMPORARY, Cell
-from actors.errors import ActorError, ActorStopped, NotFound
+from actors.errors import ActorError, ActorStopped, NotFound, Unavailable
 from actors.exit import Exit
 from actors.reply import Reply, failed, settled
 
@@ -30,7 +30,12 @@ def control(system: ActorSystem, ref: Ref[Any], verb: str, args: tuple[Any, ...]
     if isinstance(place, str):
         timeout = 5.0 if verb == "$is_alive" else None
         far = ref._with(timeout=timeout, timeout_given=True, detached=timeout is None)
-        return system._ask(far, verb, args, {})
+        answer = system._ask(far, verb, args, {})
+        if verb != "$is_alive":
+            return answer
+        alive: Reply[Any] = Reply(system)
+        answer.add_done_callback(partial(_alive_if_it_answers, alive))
+        return alive
     reply: Reply[Any] = Reply(system)
     system._on_loop(_carry_out, place, verb, args, ref._pin, reply)
     if system._closed:
@@ -64,6 +69,14 @@ def _said_of_nobody(verb: str, error: Exception, exit: Exit | None) -> Reply[Any
     if verb == "$wait_started" and exit == IGNORED:
         return settled(False)
     return failed(error)
+
+
+def _alive_if_it_answers(alive: Reply[Any], answer: Reply[Any]) -> None:
+    if isinstance(answer._error, Unavailable):
+        answer._read = True
+        alive._resolve(False)
+    else:
+        copy_outcome(alive, answer)
 
 
 def _is_alive(cell: Cell) -> Reply[Any]:

@@ -9,6 +9,7 @@ is lost fails what waited for it: unsent messages never ran, the rest may have r
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -35,6 +36,10 @@ _FRAME_TARGET = 1024 * 1024
 _IDLE_TIME = 10.0
 _LAST_SEND = 0.5
 """Seconds that a lost peer is given to tell whether its last frame left."""
+
+
+# Of all frames of this process: a peer that is lost and found again goes on where it was.
+_sequences = itertools.count(1)
 
 
 class Unsent(Protocol):
@@ -71,6 +76,8 @@ class Peer:
         """What actors of this process watch there, by watch id. Loop thread only."""
         self.watching: dict[int, Cell] = {}
         """Cells of this process that are watched there, by its watch id. Loop thread only."""
+        self.last_sequence = 0
+        """Of the frames that came from there: what is not above it came before. Receiving thread only."""
         self.dirty = False
         """Marked for a flush at the end of the loop's turn. Loop thread only."""
         self._sealer = sealer
@@ -81,7 +88,6 @@ class Peer:
         self._link: Link | None = None
         self._outbox: deque[tuple[bytes, Unsent | None]] = deque()
         self._queued_bytes = 0
-        self._sequence = 0
         self._tells: deque[tuple[int, SentTell]] = deque()
         """Tells whose taking is not confirmed yet, oldest first."""
         self._last_tell = 0
@@ -166,8 +172,7 @@ class Peer:
             if owner is not None:
                 owners.append(owner)
         self._queued_bytes -= size
-        self._sequence += 1
-        data = self._sealer.seal(self.host_id, self._own_id, self._sequence, self._own_address, chunks)
+        data = self._sealer.seal(self.host_id, self._own_id, next(_sequences), self._own_address, chunks)
         return _Frame(data, owners)
 
     # -- the peer's own thread, for dialling and for a link that would block ---------

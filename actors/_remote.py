@@ -54,6 +54,7 @@ class Remote:
         self._codec = Codec.JSON if foreign else Codec.PICKLE
         self._peers: dict[str, Peer] = {}
         self._peers_lock = threading.Lock()
+        self._closed = False
         self._dirty: list[Peer] = []
         self._postponed = 0
         self._watch_ids = itertools.count(1)
@@ -84,6 +85,8 @@ class Remote:
 
     def close(self) -> None:
         """Close all links and the inbox; whoever still waits is told."""
+        with self._peers_lock:
+            self._closed = True
         for peer in list(self._peers.values()):
             self._lose(peer, "this process's system stopped")
         if self._transport is not None:
@@ -239,7 +242,10 @@ class Remote:
                 if peer is None:
                     assert self._transport is not None
                     peer = Peer(address, self._transport.link, self._sealer, self.address, self._lost)
-                    self._peers[address] = peer
+                    if self._closed:
+                        peer.lose()  # whatever is put there never leaves, and is told so
+                    else:
+                        self._peers[address] = peer
         return peer
 
     def _lost(self, peer: Peer, reason: str) -> None:

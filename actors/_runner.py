@@ -78,6 +78,9 @@ class Runner:
                 counts.begun += 1
                 try:
                     # A handler that never waits is done after its first step: no coroutine of ours for it.
+                    if method.is_wrapped and (misfit := method.misfit(message.args, message.kwargs)):
+                        self._answer_failure(message, self._misfit(message, misfit))
+                        continue
                     rest = self._first_step(message, method) if method.kind == "async" else _NOT_BEGUN
                     if rest is not None:
                         await self._handle(message, method, rest)
@@ -138,7 +141,7 @@ class Runner:
         return hook_of(cell.cls, "on_terminated")
 
     def _first_step(self, message: Message, method: Method) -> Any:
-        """Begin an async handler: None when it has ended and is answered, else what is left of it to await."""
+        """Begin an async handler: None when it has ended and is answered, else what is left to await."""
         life = self._life
         run = life.cell.system._fresh_context(message).run
         try:
@@ -225,17 +228,17 @@ class Runner:
                 raise late
         worker = self._worker
         message.threaded = True
+        job = worker.run(context, method.function, life.instance, *message.args, **message.kwargs)
         try:
-            result = await worker.run(
-                context, method.function, life.instance, *message.args, **message.kwargs
-            )
+            result = await job
             if method.kind == "sync_stream":
                 await self._sync_stream(message, result, worker, context)
                 return _STREAMED
         except asyncio.CancelledError:
-            # Nothing ends a thread from outside: it is left alone.
-            self._worker = None
-            life.abandon(worker)
+            if message.cancelled == "stop" or job.cancelled():
+                # Nothing ends a thread from outside: it is left alone.
+                self._worker = None
+                life.abandon(worker)
             raise
         message.threaded = False
         if asyncio.iscoroutine(result):
@@ -284,16 +287,27 @@ class Runner:
             self._answer_error(message, ended)
             cell.life_ends(life, Exit("normal") if error.code in (None, 0) else Exit("error", error))
             return
-        if isinstance(error, TypeError) and (misfit := method.misfit(message.args, message.kwargs)):
-            error = InvalidArgument(f"{cell.cls.__name__}.{message.method}(): {misfit}")
+        if (
+            isinstance(error, TypeError)
+            and not method.is_wrapped
+            and (misfit := method.misfit(message.args, message.kwargs))
+        ):
+            error = self._misfit(message, misfit)
         elif not self._is_answer(error):
             self._answer_error(message, error)
             cell.life_ends(life, Exit("error", error))
             return
-        life.handled += 1
+        self._answer_failure(message, error)
+
+    def _answer_failure(self, message: Message, error: BaseException) -> None:
+        """An error that is an answer; the actor lives on."""
+        self._life.handled += 1
         if message.answer is None:
-            cell.system._emit(ErrorUnanswered(cell.name, message.method, error))
+            self._cell.system._emit(ErrorUnanswered(self._cell.name, message.method, error))
         self._answer_error(message, error)
+
+    def _misfit(self, message: Message, why: str) -> InvalidArgument:
+        return InvalidArgument(f"{self._cell.cls.__name__}.{message.method}(): {why}")
 
     def _is_answer(self, error: BaseException) -> bool:
         return isinstance(error, (Refusal, *self._cell.cls.expected)) or is_passed_through(error)

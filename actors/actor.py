@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
@@ -74,14 +75,27 @@ class Method:
     name: str
     function: Callable[..., Any]
     kind: MethodKind
+    is_wrapped: bool
+    """True behind a decorator: Python would find a misfit only after the decorator's code has run."""
 
     def misfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """Why the arguments do not fit, or None."""
         try:
-            inspect.signature(self.function).bind(None, *args, **kwargs)
+            _signature_of(self.function).bind(None, *args, **kwargs)
         except TypeError as error:
             return str(error)
         return None
+
+
+@lru_cache(maxsize=1024)
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """What callers must give: a decorator's own parameters; behind `*args, **kwargs`, the wrapped ones."""
+    signature = inspect.signature(function, follow_wrapped=False)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    takes_anything = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds
+    if takes_anything and hasattr(function, "__wrapped__"):
+        return _signature_of(function.__wrapped__)
+    return signature
 
 
 _tables: WeakKeyDictionary[type, dict[str, Method]] = WeakKeyDictionary()
@@ -117,7 +131,7 @@ def timer_methods_of(cls: type) -> dict[str, Method]:
 def hook_of(cls: type, name: str) -> Method:
     """One of the hooks, as a method to run."""
     function = getattr(cls, name)
-    return Method(name, function, _kind_of(function))
+    return _method(name, function)
 
 
 def _functions(cls: type) -> dict[str, Method]:
@@ -127,10 +141,14 @@ def _functions(cls: type) -> dict[str, Method]:
             continue
         for name, value in vars(base).items():
             if inspect.isfunction(value):
-                found[name] = Method(name, value, _kind_of(value))
+                found[name] = _method(name, value)
             else:
                 found.pop(name, None)
     return found
+
+
+def _method(name: str, function: Callable[..., Any]) -> Method:
+    return Method(name, function, _kind_of(function), hasattr(function, "__wrapped__"))
 
 
 def _kind_of(function: Callable[..., Any]) -> MethodKind:

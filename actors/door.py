@@ -79,7 +79,8 @@ class Door:
         except (TypeError, ValueError) as error:
             raise SerializationError(f"the arguments of {actor}.{method}() are no JSON: {error}") from error
         self._last_call += 1
-        self._peer.put(envelope(Kind.ASK, Codec.JSON, self._last_call, body), _Sent(self._last_call, self._news))
+        chunk = envelope(Kind.ASK, Codec.JSON, self._last_call, body)
+        self._peer.put(chunk, _Sent(self._last_call, self._news))
         self._peer.flush()
         return self._last_call
 

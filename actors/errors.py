@@ -36,6 +36,8 @@ class ActorError(Exception):
     """Base of all errors of this runtime; also stands in for a remote exception that could not travel."""
 
     status = "UNKNOWN"
+    type_name: str | None = None
+    """The class of the exception it stands in for."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Subclasses take other arguments than BaseException.args holds, so an

@@ -139,15 +139,9 @@ def _decode_one(name: str, text: str, data: bytes | None) -> BaseException:
         else:
             if isinstance(error, BaseException):
                 return error
-    return UnpicklableError(name, text)
-
-
-class UnpicklableError(ActorError):
-    """Stands for an exception that could not travel: its type's name and its text."""
-
-    def __init__(self, type_name: str, text: str) -> None:
-        super().__init__(f"{type_name}: {text}")
-        self.type_name = type_name
+    stand_in = ActorError(f"{name}: {text}")
+    stand_in.type_name = name
+    return stand_in
 
 
 def portable(value: Any) -> tuple[str, Any]:

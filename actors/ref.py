@@ -139,9 +139,7 @@ class Ref(Generic[A]):
 
         The timeout (30 s) is between items. Leaving the loop early ends the stream at the far end.
         """
-        reply = self.ask(method, *args, **kwargs)
-        reply._begin_reading()
-        return reply
+        return self._bound()._ask(self, method_name(method), args, kwargs, streams=True)
 
     def options(self, *, timeout: float | None = _UNCHANGED) -> Ref[A]:
         """The same ref with another *timeout* (seconds; None waits for ever) for its asks and streams."""
@@ -149,6 +147,11 @@ class Ref(Generic[A]):
             return self
         check_timeout(timeout)
         return self._with(timeout=timeout, timeout_given=True)
+
+    @property
+    def name(self) -> str:
+        """The actor's name."""
+        return self._name
 
     # -- the actor itself ------------------------------------------------------------
 

@@ -8,7 +8,7 @@ nobody is there but somebody is expected, a message waits at its sender.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from actors._calls import Call
@@ -112,19 +112,17 @@ class Routed(Generic[A]):
 
     @overload
     def stream(
-        self,
-        method: Callable[Concatenate[A, P], AsyncGenerator[R, Any]],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
+        self, method: Callable[Concatenate[A, P], AsyncIterator[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Reply[R]: ...
+    @overload
+    def stream(
+        self, method: Callable[Concatenate[A, P], Iterator[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Reply[R]: ...
     @overload
     def stream(self, method: str, /, *args: Any, **kwargs: Any) -> Reply[Any]: ...
     def stream(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[Any]:
         """Call a method that is a stream; see `Ref.stream`."""
-        reply = self._ask(method_name(method), args, kwargs)
-        reply._begin_reading()
-        return reply
+        return self._ask(method_name(method), args, kwargs, streams=True)
 
     def options(self, *, timeout: float | None = _UNCHANGED, key: str | None = _UNCHANGED) -> Any:
         """
@@ -150,13 +148,15 @@ class Routed(Generic[A]):
     def _nobody(self) -> Ref[Any]:
         return Ref(self._system, repr(self), 0, "")
 
-    def _ask(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reply[Any]:
+    def _ask(
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, streams: bool = False
+    ) -> Reply[Any]:
         system = self._system
         sender = current_message.get()
         ref: Ref[Any] = Ref(system, repr(self), 0, "", timeout=self._timeout)
         call = Call(system, ref, method, self._timeout)
         call.given_timeout = self._timeout_given
-        system._set_deadline(call, ref, sender)
+        system._set_deadline(call, ref, sender, streams=streams)
         _Route(self, call, args, kwargs, sender).go()
         return call
 

@@ -15,11 +15,10 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextvars import Context as ContextVars
 from contextvars import copy_context
-from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from actors import events
-from actors._calls import Call, Calls
+from actors._calls import STREAM_TIMEOUT, Call, Calls
 from actors._cell import ENDED, TEMPORARY, Cell, Owner
 from actors._life import Life
 from actors._loop import LoopInbox, inbox_of
@@ -36,42 +35,15 @@ from actors.errors import ActorStopped, InvalidArgument, NotFound, Unavailable
 from actors.exit import Exit
 from actors.ref import Ref
 from actors.reply import Reply, failed
+from actors.statistics import Counts, SystemStatistics
 from actors.transport import Transport
+from actors.wire import Kind
 
 A = TypeVar("A")
 P = ParamSpec("P")
 
 _LONGEST_CHAIN = 32
 """Asks of a chain of asks that travel with a message; a longer circle is not recognised."""
-
-
-@dataclass(frozen=True, slots=True)
-class SystemStatistics:
-    """
-    Counters of one process. `accepted = handled + in_progress + in_mailbox + dead_lettered`.
-
-    `refused` messages (full, not found, ended) were never accepted and stand outside the balance.
-    """
-
-    actors: int
-    accepted: int
-    handled: int
-    in_progress: int
-    in_mailbox: int
-    dead_lettered: int
-    refused: int
-    pending_asks: int
-    rejected_frames: int
-    threads: int
-
-
-class _Counts:
-    __slots__ = ("accepted", "begun", "dead_lettered", "handled", "refused", "resuming")
-
-    def __init__(self) -> None:
-        self.accepted = self.begun = self.handled = self.dead_lettered = self.refused = 0
-        self.resuming = 0
-        """Runners that go on with a full mailbox in the loop's next turn."""
 
 
 _systems: list[ActorSystem] = []
@@ -117,7 +89,7 @@ class ActorSystem:
         self._sinks: list[events.Sink] = list(sinks)
         self._id = new_host_id()
         """Tells this system from all others, in chains of asks."""
-        self._counts = _Counts()
+        self._counts = Counts()
         self._names = Names()
         self._top: dict[Cell, None] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -378,18 +350,30 @@ class ActorSystem:
 
     # -- sending -----------------------------------------------------------------------
 
-    def _ask(self, ref: Ref[Any], method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reply[Any]:
+    def _ask(
+        self,
+        ref: Ref[Any],
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        streams: bool = False,
+    ) -> Reply[Any]:
         call = Call(self, ref, method, ref._timeout)
         call.given_timeout = ref._timeout_given
         sender = current_message.get()
-        self._set_deadline(call, ref, sender)
+        self._set_deadline(call, ref, sender, streams=streams)
         self._calls.add(call)
         self._dispatch(call, ref, args, kwargs, sender)
         return call
 
-    def _set_deadline(self, call: Call, ref: Ref[Any], sender: Message | None) -> None:
-        if ref._timeout is not None:
-            call.deadline_at = self.clock.now() + ref._timeout
+    def _set_deadline(
+        self, call: Call, ref: Ref[Any], sender: Message | None, *, streams: bool = False
+    ) -> None:
+        if streams and not call.given_timeout:
+            call.timeout = STREAM_TIMEOUT
+        if call.timeout is not None:
+            call.deadline_at = self.clock.now() + call.timeout
         if sender is not None:
             call.asker = sender
             if not ref._detached:
@@ -474,6 +458,8 @@ class ActorSystem:
         cell = ref._cell
         if cell is not None and not (cell.roams and cell.state == ENDED):
             return cell
+        if self._closed:
+            raise self._unreachable(ref)
         home = ref._home
         if not home and self.directory is not None:
             home = self.directory.locate(ref._name, ref._uid)
@@ -493,7 +479,7 @@ class ActorSystem:
     def _incarnation_of(self, ref: Ref[Any]) -> int:
         place = self._place(ref)
         if isinstance(place, Cell):
-            return place.incarnation
+            return place.incarnation or 1  # its loop is about to begin the first
         if self.directory is None or ref._home:
             raise InvalidArgument(f"{ref!r} lives in another process; only that process can pin it")
         return self.directory.incarnation_of(ref._name, ref._uid)
@@ -502,6 +488,13 @@ class ActorSystem:
         if ref._cell is None or ref._cell.roams:
             return ""  # the directory knows where it lives after the next restart
         return self.address
+
+    def _stream_dropped(self, call_id: int, message: Message | None, peer: Any) -> None:
+        """Nobody holds a stream any more, and nobody has read it."""
+        if message is not None:
+            _withdraw(message)
+        elif peer is not None and self._remote is not None:
+            self._remote.send(peer, Kind.CANCEL, call_id, b"")
 
     def _caller_gone(self, call: Call) -> None:
         """A call ended here by cancel or deadline: tell the far end."""

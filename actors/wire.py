@@ -122,7 +122,10 @@ class Sealer:
             raise BadFrame("mac")
         if to != receiver:
             raise BadFrame("receiver")
-        address = str(view[FRAME_OVERHEAD : FRAME_OVERHEAD + address_size], "ascii")
+        try:
+            address = str(view[FRAME_OVERHEAD : FRAME_OVERHEAD + address_size], "ascii")
+        except UnicodeDecodeError:
+            raise BadFrame("address") from None
         return Frame(sender, sequence, address, view[FRAME_OVERHEAD + address_size :])
 
 

@@ -339,7 +339,8 @@ class House:
         print("Ray took too long, ending by force", file=sys.stderr, flush=True)
         if self.config.is_embedded:
             _end_family()
-        _leave_run_dir(self.run_dir, keep_log=True)
+        # Who ends an app at once wants nothing left; a Ray that hung leaves a log to look into.
+        _leave_run_dir(self.run_dir, keep_log=not self._orders.forced)
         self._reporter.phase("stopped", forced=True)
         os._exit(1)
 

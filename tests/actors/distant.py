@@ -16,7 +16,7 @@ from typing import Any
 
 from actors import Actor, ActorSystem, Ref, Terminated
 from actors.events import DeadLettered, Event
-from actors.system import SystemStatistics
+from actors.statistics import SystemStatistics
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

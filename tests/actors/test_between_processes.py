@@ -587,7 +587,6 @@ async def test_an_address_where_nobody_is_is_told_at_once(near: ActorSystem, run
     assert time.monotonic() - began < 2.0
 
 
-@pytest.mark.xfail(strict=True, raises=Unavailable, reason="is_alive passes on that its process is gone")
 async def test_an_actor_whose_process_is_gone_is_not_alive(near: ActorSystem, run_root: Path) -> None:
     nobody = near.ref(f"ipc://{run_root}/{new_host_id():016x}.ipc#echo")
 

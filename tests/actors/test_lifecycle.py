@@ -249,7 +249,6 @@ async def test_c37_a_name_whose_start_failed_is_nobodys(system: ActorSystem) -> 
                     system.find("chef")
 
 
-@pytest.mark.xfail(strict=True, reason="those who wait are told before the registration ends")
 @pytest.mark.parametrize("ending", ["ignore", "fail", "stop", "kill"])
 async def test_a_name_is_free_the_moment_somebody_knows_that_it_is(system: ActorSystem, ending: str) -> None:
     """A thread that waits is woken at once: what it finds then must be final."""
@@ -844,7 +843,6 @@ async def test_stop_and_kill_of_a_supervised_actor_resolve_with_its_life(system:
     assert await chef.incarnation() == 3
 
 
-@pytest.mark.xfail(strict=True, reason="the cell's incarnation is 0 until its loop has begun the first life")
 async def test_a_pin_taken_before_the_first_life_begins_is_a_pin() -> None:
     """From another thread, while the loop has other things to do."""
     go, reached = threading.Event(), threading.Event()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -104,53 +102,3 @@ with ActorSystem(listen=True) as system:
 """
 
     assert modules_after(program) & VENDORS == {"pynng"}
-
-
-def parameters(function: Any) -> str:
-    """What may be written between the brackets, without types and `self`."""
-    found = inspect.signature(function)
-    plain = [
-        parameter.replace(annotation=inspect.Parameter.empty)
-        for name, parameter in found.parameters.items()
-        if name != "self"
-    ]
-    return str(found.replace(parameters=plain, return_annotation=inspect.Signature.empty))
-
-
-@pytest.mark.parametrize(
-    ("function", "expected"),
-    [
-        (actors.ActorSystem.spawn, "(cls, /, *args, **kwargs)"),
-        (actors.ActorSystem.options, "(*, name=None, mailbox=None, concurrency=None)"),
-        (actors.ActorSystem.find, "(name)"),
-        (actors.ActorSystem.subscribe, "(sink)"),
-        (actors.Ref.ask, "(method, /, *args, **kwargs)"),
-        (actors.Ref.tell, "(method, /, *args, **kwargs)"),
-        (actors.Ref.stream, "(method, /, *args, **kwargs)"),
-        (actors.Ref.stop, "(kind='shutdown')"),
-        (actors.Ref.pinned, "()"),
-        (actors.Context.spawn, "(cls, /, *args, **kwargs)"),
-        (actors.Context.after, "(delay, method, /, *args)"),
-        (actors.Context.every, "(period, method, /, *args)"),
-        (actors.Context.stop, "(kind='normal', detail=None)"),
-        (actors.Reply.result, "(timeout=None)"),
-        (actors.Reply.outcome, "(timeout=None)"),
-    ],
-    ids=lambda value: getattr(value, "__qualname__", ""),
-)
-def test_the_parameters_are_exactly_these(function: Any, expected: str) -> None:
-    """What is ours stands in `options`, all else belongs to the user."""
-    assert parameters(function) == expected
-
-
-def test_a_ref_has_the_timeout_for_its_option() -> None:
-    (option,) = list(inspect.signature(actors.Ref.options).parameters.values())[1:]
-    assert (option.name, option.kind) == ("timeout", inspect.Parameter.KEYWORD_ONLY)
-
-
-def test_a_context_has_exactly_these() -> None:
-    public = {name for name in vars(actors.Context) if not name.startswith("_")}
-    assert public == {
-        *("ref", "name", "incarnation", "parent", "sender", "deadline", "log", "system"),
-        *("spawn", "watch", "unwatch", "service", "after", "every", "options", "stop", "serve_early"),
-    }

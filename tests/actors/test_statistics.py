@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from actors import Actor, ActorStopped, ActorSystem, MailboxFull, Ref, Refusal, Reply, Terminated
 from actors.events import DeadLettered, Event
-from actors.system import SystemStatistics
+from actors.statistics import SystemStatistics
 from actors.testing import ManualClock, wait_until
 from supervisors import ChildSpec, Supervisor
 

@@ -95,6 +95,9 @@ class Kitchen(Actor):
     async def cook(self) -> str:
         return "cooked"
 
+    async def ended_so_far(self) -> list[str]:
+        return list(self.ended)
+
     def read(self, ref: Any, method: str, *args: Any, stop_at: int) -> list[Any]:
         """Sync iteration, on a handler's thread."""
         read = []
@@ -198,6 +201,17 @@ async def test_break_ends_the_generator_and_runs_its_finally(
     assert await kitchen.cook() == "cooked"
 
 
+async def test_the_generator_has_ended_before_the_next_message_begins(
+    system: ActorSystem, ended: list[str]
+) -> None:
+    kitchen = system.spawn(Kitchen, ended)
+    reader = aiter(kitchen.restless())
+    assert await anext(reader) == 1
+    following = kitchen.ended_so_far()
+    del reader
+    assert await following == ["restless"]
+
+
 async def test_cancel_ends_it_and_whoever_reads_is_told(system: ActorSystem, ended: list[str]) -> None:
     kitchen, queue = system.spawn(Kitchen, ended), asyncio.Queue[Any]()
     reply = kitchen.on_demand(queue)
@@ -231,7 +245,6 @@ async def test_dropping_the_reader_ends_it(system: ActorSystem, ended: list[str]
     assert await kitchen.cook() == "cooked"
 
 
-@pytest.mark.xfail(strict=True, reason="the table of calls holds it, so only its deadline ends it")
 async def test_dropping_a_stream_nobody_has_begun_to_read_ends_it(
     system: ActorSystem, ended: list[str]
 ) -> None:
@@ -325,7 +338,6 @@ async def test_what_a_long_stream_asks_of_others_has_time_of_its_own(
         clock.advance(20)
 
 
-@pytest.mark.xfail(strict=True, reason="the message keeps the deadline of an ask when its reading begins")
 async def test_the_first_item_has_as_long_as_any_other(
     system: ActorSystem, clock: ManualClock, ended: list[str]
 ) -> None:

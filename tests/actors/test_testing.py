@@ -288,7 +288,6 @@ async def test_a_tell_whose_confirmation_is_lost_is_confirmed_by_the_next_one(pa
     assert await pair.at_home.all_heard() == ["first", "second"]
 
 
-@pytest.mark.xfail(strict=True, reason="the sequence in a frame is not looked at: a doubled frame runs twice")
 async def test_a_doubled_frame_runs_its_calls_once(pair: Pair) -> None:
     pair.to_far.script("duplicate")
     await pair.counter.count()

@@ -8,13 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors import ActorSystem, pickling
+from actors import Actor, ActorSystem, pickling
 from actors.address import host_id_of
 from actors.events import Event, FrameRejected
 from actors.testing import MemoryTransport, memory_system, wait_until
 from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelope, envelopes
 
-from far_side import Cook  # isort: skip
+
+class Cook(Actor):
+    async def echo(self, value: int) -> int:
+        return value
+
 
 KEY = bytes(range(32))
 ids = st.integers(1, 2**64 - 1)

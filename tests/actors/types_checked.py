@@ -114,7 +114,10 @@ async def services(kitchen: ServiceRef[Chef], cluster: Cluster) -> None:
     assert_type(await kitchen.tell(Chef.cook, "stock"), None)
     assert_type(kitchen.member(2), Ref[Chef])
     assert_type(await kitchen.member(2).ask(Chef.cook, "steak"), str)
+    assert_type(kitchen.stream(Chef.courses, ["soup"]), Reply[str])
     assert_type(kitchen.stream(Chef.dishes), Reply[str])
+    assert_type(kitchen.stream(Chef.numbers), Reply[int])
+    kitchen.stream(Chef.courses, 7)  # type: ignore[call-overload]
     outcomes = await kitchen.broadcast(Chef.cook, "steak")
     for name, outcome in outcomes.items():
         assert_type(name, str)
@@ -134,7 +137,5 @@ async def gaps(chef: Ref[Chef], kitchen: ServiceRef[Chef]) -> None:
         assert_type(course, str)  # type: ignore[assert-type]
     for number in chef.stream(Chef.numbers):
         assert_type(number, int)  # type: ignore[assert-type]
-    kitchen.stream(Chef.courses, ["soup"])  # type: ignore[call-overload]
-    kitchen.stream(Chef.numbers)  # type: ignore[call-overload]
     asked = kitchen.options(timeout=0.5, key="table-7").ask(Chef.cook, "steak")
     assert_type(asked, Reply[str])  # type: ignore[assert-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import signal
@@ -24,11 +25,12 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 @pytest.fixture
 def codesearch() -> Iterator[ModuleType]:
-    """The example as an app file is loaded; forgotten afterwards, for it looks at the machine when it loads."""
+    """The example as an app file is loaded; forgotten afterwards, for it looks at the machine then."""
     yield loading.load_file(str(EXAMPLES / "codesearch.py"))
     for name in ("codesearch", "codeindex"):
         sys.modules.pop(name, None)
-    sys.path.remove(str(EXAMPLES))
+    with contextlib.suppress(ValueError):
+        sys.path.remove(str(EXAMPLES))
 
 
 async def kill_on_progress(cluster: Any, plan: dict[float, str]) -> list[str]:

@@ -170,7 +170,7 @@ def test_ci_runs_the_command_that_the_readme_shows() -> None:
 
 
 def test_no_command_of_the_readme_is_left_untested() -> None:
-    """Whoever adds one adds its test: installing, the tests themselves and benchmarks are all that may be missing."""
+    """Whoever adds one adds its test; only installing, the tests themselves and benchmarks may be missing."""
     assert [line for line in COMMANDS if not line.startswith("understudy ")] == []
     assert len(COMMANDS) == 15
     assert len(PYTHON) == 3

@@ -1,0 +1,38 @@
+"""
+Statistics: the counters of one process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SystemStatistics:
+    """
+    Counters of one process. `accepted = handled + in_progress + in_mailbox + dead_lettered`.
+
+    `refused` messages (full, not found, ended) were never accepted and stand outside the balance.
+    """
+
+    actors: int
+    accepted: int
+    handled: int
+    in_progress: int
+    in_mailbox: int
+    dead_lettered: int
+    refused: int
+    pending_asks: int
+    rejected_frames: int
+    threads: int
+
+
+class Counts:
+    """The counters while they count. Loop thread only."""
+
+    __slots__ = ("accepted", "begun", "dead_lettered", "handled", "refused", "resuming")
+
+    def __init__(self) -> None:
+        self.accepted = self.begun = self.handled = self.dead_lettered = self.refused = 0
+        self.resuming = 0
+        """Runners that go on with a full mailbox in the loop's next turn."""
