@@ -12,6 +12,7 @@ is still being looked for is open, and can be taken back.
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -43,7 +44,7 @@ class Attempt:
 class RestartWindow:
     """The attempts of the last *period* seconds."""
 
-    __slots__ = ("_attempts", "_open", "intensity", "period")
+    __slots__ = ("_attempts", "_handled_at", "_looked_at", "_open", "intensity", "period")
 
     def __init__(self, intensity: int, period: float) -> None:
         checks.whole("RestartWindow", "intensity", intensity)
@@ -52,6 +53,9 @@ class RestartWindow:
         self.period = period
         self._attempts: list[Attempt] = []
         self._open = 0
+        self._looked_at = 0.0
+        self._handled_at = -math.inf
+        """The newest attempt of a life that had worked, were it pushed out of the window by others."""
 
     def count(self, now: float, *, owner: str | None = None, handled: int = 0, is_open: bool = False) -> bool:
         """Enter an attempt of *owner*, and say whether the window still holds."""
@@ -62,6 +66,8 @@ class RestartWindow:
         self._forget(attempt.at)
         insort(self._attempts, attempt, key=lambda attempt: attempt.at)
         self._open += attempt.is_open
+        if attempt.handled:
+            self._handled_at = max(self._handled_at, attempt.at)
         # One more than the intensity says "over"; older ones could change that only by what is taken back.
         while len(self._attempts) > self.intensity + 1 + self._open:
             self._remove(0)
@@ -97,9 +103,10 @@ class RestartWindow:
     @property
     def has_handled(self) -> bool:
         """True when a life in the window finished a message without crashing."""
-        return any(attempt.handled for attempt in self._attempts)
+        return self._handled_at >= self._looked_at - self.period
 
     def _forget(self, now: float) -> None:
+        self._looked_at = max(self._looked_at, now)
         while self._attempts and self._attempts[0].at < now - self.period:
             self._remove(0)
 

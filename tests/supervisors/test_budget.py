@@ -165,6 +165,17 @@ def test_it_knows_whether_a_life_inside_it_did_any_good() -> None:
     assert not window.has_handled
 
 
+def test_a_life_that_worked_is_remembered_though_others_fill_the_window() -> None:
+    window = RestartWindow(intensity=1, period=5)
+    window.count(0, handled=2)
+    for at in (1, 2, 3):
+        window.count(at)
+
+    assert window.has_handled
+    window.count(6)
+    assert not window.has_handled
+
+
 @pytest.mark.parametrize(("intensity", "period"), [(-1, 5), (1.5, 5), (True, 5), (3, 0), (3, -1)])
 def test_wrong_flags_are_refused(intensity: Any, period: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"RestartWindow (intensity|period)="):
