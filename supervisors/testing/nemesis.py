@@ -193,6 +193,12 @@ class Nemesis:
         self._on_fault(done)
         return done
 
+    def has_ended(self, fault: Fault) -> None:
+        """Note that *fault* could strike until now: a message may wait for a life to strike in."""
+        with self._lock:
+            known = self.faults[fault.number - 1]
+            self.faults[fault.number - 1] = replace(known, healed_at=time.monotonic())
+
     def has_hit(self, fault: Fault) -> Fault:
         """Note that what *fault* ends has to end."""
         with self._lock:
@@ -349,40 +355,41 @@ def _stop_for(nemesis: Nemesis, name: str, seconds: float, *, ends: bool) -> Non
 # -- users' code ---------------------------------------------------------------------------------
 
 
-def _tell(nemesis: Nemesis, member: str, method: str, *args: Any) -> None:
+def _order(nemesis: Nemesis, done: Fault, member: str, method: str) -> None:
+    """Have *member* do it to itself; it lasts until that has come out."""
     service, _, number = member.partition("/")
     with contextlib.suppress(ActorError):
-        # Not `tell`: a crash is noted by whoever waits for an answer, and nobody may be told twice.
-        nemesis.cluster.service(service).member(int(number)).options(timeout=5).ask(method, *args).outcome(6)
+        nemesis.cluster.service(service).member(int(number)).options(timeout=5).ask(method).outcome(6)
+    nemesis.has_ended(done)
 
 
 @fault("crash")
 def _crash(nemesis: Nemesis) -> None:
     name = nemesis.member()["name"]
-    nemesis.did("crash", name, ends=nemesis.with_it(name))
-    _tell(nemesis, name, "crash")
+    done = nemesis.did("crash", name, ends=nemesis.with_it(name))
+    _order(nemesis, done, name, "crash")
 
 
 @fault("abort")
 def _abort(nemesis: Nemesis) -> None:
     row = nemesis.member()
-    nemesis.did("abort", row["name"], pid=row["pid"], ends=nemesis.in_process(row["pid"]))
-    _tell(nemesis, row["name"], "abort")
+    done = nemesis.did("abort", row["name"], pid=row["pid"], ends=nemesis.in_process(row["pid"]))
+    _order(nemesis, done, row["name"], "abort")
 
 
 @fault("memory")
 def _memory(nemesis: Nemesis) -> None:
     """A `MemoryError` in a handler."""
     name = nemesis.member()["name"]
-    nemesis.did("memory", name, ends=nemesis.with_it(name))
-    _tell(nemesis, name, "hoard")
+    done = nemesis.did("memory", name, ends=nemesis.with_it(name))
+    _order(nemesis, done, name, "hoard")
 
 
 def _plant_and_crash(nemesis: Nemesis, name: str, hook: Hook, way: Way, seconds: float) -> None:
     """The next lives of a member go wrong for a while."""
     row = nemesis.member()
     path = nemesis.planted(row["name"], hook, way)
-    nemesis.did(
+    done = nemesis.did(
         name,
         row["name"],
         pid=row["pid"],
@@ -391,7 +398,7 @@ def _plant_and_crash(nemesis: Nemesis, name: str, hook: Hook, way: Way, seconds:
         heal_after=seconds,
         note=f"{seconds:.1f} s",
     )
-    _tell(nemesis, row["name"], "crash")
+    _order(nemesis, done, row["name"], "crash")
 
 
 @fault("start_raises")
@@ -442,8 +449,9 @@ def _mutual_crash(nemesis: Nemesis) -> None:
     if not others:
         raise Skipped(f"{first['name']} is alone")
     pair = first["name"], nemesis.random.choice(others)
-    nemesis.did("mutual_crash", " and ".join(pair), ends=nemesis.with_it(*pair))
-    threads = [threading.Thread(target=_tell, args=(nemesis, name, "crash"), daemon=True) for name in pair]
+    done = nemesis.did("mutual_crash", " and ".join(pair), ends=nemesis.with_it(*pair))
+    orders = [(nemesis, done, name, "crash") for name in pair]
+    threads = [threading.Thread(target=_order, args=order, daemon=True) for order in orders]
     for thread in threads:
         thread.start()
     for thread in threads:
