@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -42,3 +43,8 @@ async def timed(events: list[Event], clock: ManualClock) -> AsyncIterator[ActorS
     """A system whose time is `clock`."""
     async with memory_system(sinks=(events.append,), clock=clock) as system:
         yield system
+
+
+# Who runs the tests in the background has them ignore SIGINT, and every process they start:
+# Ctrl-C is part of what is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
