@@ -8,7 +8,6 @@ proven by its pidfd, nothing less. Which members live again is decided elsewhere
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from actors.exit import Exit
 from actors.ref import Ref, as_order
 from actors.system import ActorSystem
 from supervisors import placement, settings
+from supervisors.playbill import HostReality, Playbill, SlotEntry
 from supervisors.service import ServicePlan
 
 HOST_ACTOR = "host"
@@ -33,6 +33,8 @@ _TRIES = 5
 """Hosts that may die while they take a slot before the start counts as failed."""
 _REFILL_PAUSE = 0.3
 """Seconds after a promotion before the next understudy is started: the restart goes first."""
+_WHEREABOUTS_LIMIT = 3.0
+"""Seconds that a new stage waits for hosts to say where they are; a stopped one would never."""
 _START_PAUSE = 1.0
 """Seconds before another blank host is tried when one did not come up."""
 
@@ -101,14 +103,15 @@ class Company:
         self._ray = _ray
         self._system = system
         self._config = host_config
+        self._epoch = host_config["epoch"]
         self._understudies = understudies
         self._on_died = on_died
         self._on_event = on_event
         self._calls = ThreadPoolExecutor(1, thread_name_prefix="ray-calls")
         self._hosts: dict[str, Host] = {}
         self._slots: dict[str, Slot] = {}
-        self._numbers = itertools.count(1)
-        self._slot_numbers = itertools.count(1)
+        self._last_host = 0
+        self._last_slot = 0
         self._nodes: list[Any] = []
         self._closing = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -124,6 +127,78 @@ class Company:
                 self._spawn(alive[0])
         else:
             self._refill()
+
+    # -- taking over -----------------------------------------------------------------------
+
+    async def find_hosts(self) -> list[HostReality]:
+        """Ask the processes that an earlier stage has left what they really run."""
+        found = await self._call(self._ray.whereabouts, _WHEREABOUTS_LIMIT)
+        asked = [
+            as_order(self._system.ref(f"{address}#{HOST_ACTOR}")).options(timeout=2.0).reality()
+            for address in found.values()
+        ]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        return [outcome for outcome in outcomes if isinstance(outcome, HostReality)]
+
+    async def take_over(self, playbill: Playbill, realities: list[HostReality]) -> None:
+        """Go on with the slots of *playbill* and the processes that are really there."""
+        await self.look_at_nodes()
+        self._task(self._watch_lifelines())
+        self._last_host, self._last_slot = playbill.last_host, playbill.last_slot
+        for entry in playbill.slots:
+            slot = Slot(entry.name, entry.service, dict(entry.bundle), dict(entry.labels))
+            slot.node_id, slot.is_made, slot.gpu_ids = entry.node_id, entry.is_made, entry.gpu_ids
+            self._slots[slot.name] = slot
+        for service in playbill.services:
+            for member in service.members:
+                if member.slot in self._slots:
+                    self._slots[member.slot].members[member.name] = None
+        for reality in realities:
+            self._last_host = max(self._last_host, int(reality.name.rpartition("-")[2]))
+            await self._adopt(reality)
+        for slot in list(self._slots.values()):
+            if not slot.members:
+                self._slots.pop(slot.name)
+                self._task(self._give_back(slot))
+        self._refill()
+
+    async def _adopt(self, reality: HostReality) -> None:
+        host = Host(reality.name, reality.node_id, await self._call(self._ray.find_actor, reality.name))
+        host.up = asyncio.get_running_loop().create_future()
+        self._hosts[host.name] = host
+        self.host_up(host.name, reality.pid, reality.start_time, reality.address, reality.gpu_ids)
+        if host.dead or host.ref is None:
+            return
+        slot = self._slots.get(reality.slot or "")
+        if reality.service is not None and (slot is None or slot.host is not None):
+            self.kill(host, Exit("killed", "it belongs to no slot"))
+            return
+        if slot is not None:
+            host.slot, host.service = slot, reality.service
+            slot.host = host
+        await host.ref.adopt(self._epoch, self._config["stage_address"])
+
+    def host_named(self, name: str) -> Host | None:
+        """A process by name, while it lives or starts."""
+        return self._hosts.get(name)
+
+    def slot_named(self, name: str | None) -> Slot | None:
+        """A slot by name."""
+        return self._slots.get(name or "")
+
+    def slot_entries(self) -> tuple[SlotEntry, ...]:
+        """All slots, for the playbill."""
+        return tuple(
+            SlotEntry(
+                slot.name, slot.service, slot.bundle, slot.labels, slot.node_id, slot.is_made, slot.gpu_ids
+            )
+            for slot in self._slots.values()
+        )
+
+    @property
+    def last_numbers(self) -> tuple[int, int]:
+        """The highest numbers that hosts and slots were named by."""
+        return self._last_host, self._last_slot
 
     async def look_at_nodes(self) -> list[Any]:
         """The cluster's nodes now."""
@@ -148,9 +223,8 @@ class Company:
         from supervisors.resources import Resources
 
         resources = Resources.from_dict(plan.resources)
-        slot = Slot(
-            f"{plan.name}-{next(self._slot_numbers)}", plan.name, resources.bundle(), dict(resources.labels)
-        )
+        self._last_slot += 1
+        slot = Slot(f"{plan.name}-{self._last_slot}", plan.name, resources.bundle(), dict(resources.labels))
         self._slots[slot.name] = slot
         return slot
 
@@ -205,7 +279,7 @@ class Company:
                 if slot.gpus and not slot.gpu_ids:
                     slot.gpu_ids = host.gpu_ids
                 assert host.ref is not None
-                await host.ref.open(plan.to_plain(), ",".join(slot.gpu_ids))
+                await host.ref.open(self._epoch, plan.to_plain(), ",".join(slot.gpu_ids), slot.name)
             except (Unavailable, StartFailed) as error:
                 problem = error
                 await self._proven_dead(host)
@@ -266,7 +340,8 @@ class Company:
 
     def _spawn(self, node_id: str | None, slot: Slot | None = None) -> Host:
         """Order a new process; inside *slot* where Ray has to tell its GPUs."""
-        name = f"host-{next(self._numbers)}"
+        self._last_host += 1
+        name = f"host-{self._last_host}"
         in_slot = slot is not None and slot.gpus > 0 and not slot.gpu_ids
         host = Host(name, node_id, None, up=asyncio.get_running_loop().create_future())
         assert host.up is not None
@@ -279,7 +354,11 @@ class Company:
         return host
 
     async def _order(self, host: Host, options: dict[str, Any]) -> None:
-        config = {**self._config, "host_name": host.name}
+        config = {
+            **self._config,
+            "host_name": host.name,
+            "node_id": host.node_id or (host.slot.node_id if host.slot else None),
+        }
         try:
             host.actor = await self._call(partial(self._ray.spawn_host, config, name=host.name, **options))
             host.lifeline = await self._call(self._ray.arm_lifeline, host.actor, 1)
@@ -325,7 +404,7 @@ class Company:
         host.ordered = Exit("shutdown")
         try:
             if host.ref is not None:
-                await host.ref.options(timeout=2.0).leave()
+                await host.ref.options(timeout=2.0).leave(self._epoch)
         except ActorError:
             pass  # it ended before its answer left, or it never will: the end is what counts
         for _ in range(100):

@@ -15,11 +15,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from actors.actor import Actor
 from actors.children import Children
-from actors.errors import ActorError
+from actors.errors import ActorError, Refusal
 from actors.events import Event, PeerLost
 from actors.exit import Exit
 from actors.ref import Ref, as_order
@@ -28,6 +30,7 @@ from actors.system import ActorSystem
 from actors.transport import open_nng
 from supervisors import loading
 from supervisors.company import HOST_ACTOR
+from supervisors.playbill import HostReality, LivingMember, Playbill, newest
 from supervisors.registry import Registry, ServiceView, spawn_registry
 from supervisors.service import ServicePlan
 from supervisors.settings import process_start_time
@@ -61,9 +64,35 @@ class HostProcess:
         )
         self.system.__enter__()
         spawn_registry(self.system, self.registry)
-        self._stage = as_order(self.system.ref(f"{config['stage_address']}#stage"))
+        self.epoch = config["epoch"]
+        """The highest epoch of a stage that has given orders here."""
+        self.playbill = Playbill()
+        self.node_id = config.get("node_id") or ""
+        self._follow(config["stage_address"])
         self._actor = self.system.options(name=HOST_ACTOR).spawn(HostActor, self)
         self._say_hello()
+
+    @property
+    def address(self) -> str:
+        """Where this process listens."""
+        return self.system.address
+
+    def _follow(self, stage_address: str) -> None:
+        self._stage_address = stage_address
+        self._stage = as_order(self.system.ref(f"{stage_address}#stage"))
+
+    def heed(self, epoch: int) -> None:
+        """`Refusal` for orders of a stage that another has replaced."""
+        if epoch < self.epoch:
+            raise Refusal(
+                f"this host follows the stage of epoch {self.epoch}; the order is from epoch {epoch}"
+            )
+        self.epoch = epoch
+
+    def adopt(self, epoch: int, stage_address: str) -> None:
+        """Follow a new stage from now on."""
+        self.heed(epoch)
+        self._follow(stage_address)
 
     @property
     def stage(self) -> Ref[Any]:
@@ -72,7 +101,7 @@ class HostProcess:
 
     def _say_hello(self) -> None:
         pid = os.getpid()
-        devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+        devices = visible_devices()
         views = self._stage.host_up(
             self.config["host_name"], pid, process_start_time(pid) or 0, self.system.address, devices
         ).result(timeout=30)
@@ -88,6 +117,10 @@ class HostProcess:
             with contextlib.suppress(Exception):  # reported where it matters, at the start of a member
                 loading.load_module(module, self.config["files"])
 
+    def _end_if_orphan(self, lost: str) -> None:
+        if self._stage_address == lost:
+            self.close()
+
     def terminate(self) -> None:
         """SIGTERM: stop in order, then end."""
         self._actor.tell("terminate")
@@ -99,13 +132,18 @@ class HostProcess:
     def _saw(self, event: Event) -> None:
         from actors.events import log_sink
 
-        if isinstance(event, PeerLost) and event.address == self.config["stage_address"]:
+        if isinstance(event, PeerLost) and event.address == self._stage_address:
             embedded = self.config["embedded"]
             limit = self.config.get("orphan_timeout") or (
                 _EMBEDDED_ORPHAN_TIMEOUT if embedded else _EXTERNAL_ORPHAN_TIMEOUT
             )
-            self.system.clock.call_later(limit, self.close)
+            self.system.clock.call_later(limit, partial(self._end_if_orphan, event.address))
         log_sink(event)
+
+
+def visible_devices() -> list[str]:
+    """The GPUs that this process may see."""
+    return [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
 
 
 class HostActor(Actor):
@@ -126,11 +164,44 @@ class HostActor(Actor):
         self._starting: dict[str, asyncio.Future[Any]] = {}
         self._stopping: dict[str, asyncio.Future[Exit]] = {}
         self._incarnations: dict[str, int] = {}
+        self._slot = ""
+        self._living: dict[str, LivingMember] = {}
+
+    # -- taking over ---------------------------------------------------------------------
+
+    async def reality(self) -> HostReality:
+        """What this process really is and runs, for a new stage."""
+        pid = os.getpid()
+        process = self._process
+        return HostReality(
+            process.config["host_name"],
+            pid,
+            process_start_time(pid) or 0,
+            process.address,
+            process.node_id,
+            tuple(visible_devices()),
+            self._plan.name if self._plan is not None else None,
+            self._slot or None,
+            dict(self._living),
+            process.playbill,
+            process.epoch,
+        )
+
+    async def adopt(self, epoch: int, stage_address: str) -> None:
+        """A new stage is in charge. `Refusal` when a newer one is already."""
+        self._process.adopt(epoch, stage_address)
+
+    async def keep(self, epoch: int, playbill: Playbill) -> None:
+        """Keep the newest playbill; the answer says that it is safe."""
+        self._process.heed(epoch)
+        self._process.playbill = newest((self._process.playbill, playbill))
 
     # -- orders ------------------------------------------------------------------------
 
-    async def open(self, plan: dict[str, Any], devices: str) -> None:
-        """Become a host of this service. What its module raises is told when a member is started."""
+    async def open(self, epoch: int, plan: dict[str, Any], devices: str, slot: str) -> None:
+        """Become the host of *slot*. What the service's module raises is told when a member is started."""
+        self._process.heed(epoch)
+        self._slot = slot
         self._plan = ServicePlan.from_plain(plan)
         if devices:
             os.environ["CUDA_VISIBLE_DEVICES"] = devices
@@ -146,8 +217,9 @@ class HostActor(Actor):
         except BaseException as error:
             self._problem = error
 
-    async def start_member(self, name: str, uid: int, incarnation: int) -> tuple[str, Any]:
+    async def start_member(self, epoch: int, name: str, uid: int, incarnation: int) -> tuple[str, Any]:
         """Begin a life: `("started",)`, `("ignored",)`, or `("failed", exit)`."""
+        self._process.heed(epoch)
         if self._problem is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._load)
         if self._problem is not None:
@@ -171,12 +243,21 @@ class HostActor(Actor):
             incarnation=incarnation,
         )
         try:
-            return await future  # type: ignore[no-any-return]
+            outcome: tuple[str, Any] = await future
         finally:
             self._starting.pop(name, None)
+        if outcome[0] == "started":
+            self._living[name] = LivingMember(uid, incarnation, True, False)
+        return outcome
 
-    async def stop_member(self, name: str, shutdown: float, hand_back: bool) -> tuple[str, str, str]:
+    async def stop_member(
+        self, epoch: int, name: str, shutdown: float, hand_back: bool
+    ) -> tuple[str, str, str]:
         """End a life within *shutdown* seconds; *hand_back* refuses what waits in its mailbox."""
+        self._process.heed(epoch)
+        return await self._stop(name, shutdown, hand_back)
+
+    async def _stop(self, name: str, shutdown: float, hand_back: bool) -> tuple[str, str, str]:
         exit = Exit("shutdown") if shutdown > 0 else Exit("killed", "brutal_kill")
         return plain_exit(await self._end_life(name, exit, shutdown, hand_back))
 
@@ -185,16 +266,19 @@ class HostActor(Actor):
         self._children.halt(name, exit, shutdown, keep_mailbox=not hand_back)
         try:
             ended: Exit = await future
-            return ended
         finally:
             self._stopping.pop(name, None)
+        return ended
 
-    async def forget_member(self, name: str) -> None:
+    async def forget_member(self, epoch: int, name: str) -> None:
         """The registration of a member is over."""
+        self._process.heed(epoch)
+        self._living.pop(name, None)
         self._children.forget(name)
 
-    async def leave(self) -> None:
+    async def leave(self, epoch: int) -> None:
         """End this process once the answer is out."""
+        self._process.heed(epoch)
         asyncio.get_running_loop().call_later(0.05, self._process.close)
 
     async def terminate(self) -> None:
@@ -224,16 +308,20 @@ class HostActor(Actor):
             future.set_result(outcome)
 
     def _ended(self, name: str, exit: Exit, handled: int) -> None:
+        self._living.pop(name, None)
         incarnation = self._incarnations.get(name, 0)
         self._process.stage.tell(
             "member_exited", self._process.config["host_name"], name, incarnation, plain_exit(exit), handled
         )
 
     def _worked(self, name: str) -> None:
+        if (living := self._living.get(name)) is not None:
+            self._living[name] = replace(living, has_worked=True)
         # Evidence for the supervisor, told now: a process that is killed later says nothing more.
         self._process.stage.tell("member_worked", name, self._incarnations.get(name, 0))
 
     def _stopped(self, name: str, exit: Exit) -> None:
+        self._living.pop(name, None)
         self._began(name, ("failed", plain_exit(exit)))
         future = self._stopping.get(name)
         if future is not None and not future.done():

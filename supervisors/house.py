@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import fcntl
 import json
 import os
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 LOG_NAME = "house.log"
 LOCK_NAME = "house.lock"
 
+_STAGE_DIED = "the stage ended"
+_RETURN_LIMIT = 30.0
+"""Seconds in which Ray may bring the stage back; 0.35 to 0.54 measured."""
 RAY_LIMIT = 3.5
 """Seconds Ray may take, to shut down or to start after an order to stop; then the house ends it by force."""
 
@@ -255,11 +259,38 @@ class House:
     # --- waiting ---
 
     def wait(self) -> str:
-        """Wait for an order, or for the end of the stage or of the cluster; says which it was."""
+        """Wait for an order, or for the end of the app or of the cluster; says which it was."""
+        while True:
+            reason = self._wait_once()
+            if reason != _STAGE_DIED or not self._stage_returned():
+                return reason
+
+    def _stage_returned(self) -> bool:
+        """
+        Wait for the next life of the stage, which Ray starts; False when the app has ended instead.
+
+        A stage that ends in order takes its record away. Orders are heeded meanwhile.
+        """
+        assert self.stage is not None
+        record_path = self.run_dir / settings.RECORD_NAME
+        give_up_at = time.monotonic() + _RETURN_LIMIT
+        while self._orders.reason is None and time.monotonic() < give_up_at:
+            try:
+                record = settings.StageRecord.read(record_path)
+            except (OSError, InvalidArgument):
+                return False
+            if record.pid != self.stage.pid and record.is_alive():
+                self.stage = dataclasses.replace(self.stage, pid=record.pid, start_time=record.start_time)
+                self._reporter.phase("stage returned", pid=record.pid, epoch=record.epoch)
+                return True
+            time.sleep(0.05)
+        return False
+
+    def _wait_once(self) -> str:
         assert self.stage is not None
         poll = select.poll()
         poll.register(self._orders.descriptor, select.POLLIN)
-        reason_by_pid = {self.stage.pid: "the stage ended", **{p.pid: "Ray ended" for p in self._services}}
+        reason_by_pid = {self.stage.pid: _STAGE_DIED, **{p.pid: "Ray ended" for p in self._services}}
         reason_by_pidfd: dict[int, str] = {}
         with contextlib.ExitStack() as stack:
             for pid, reason in reason_by_pid.items():

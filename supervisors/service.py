@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from actors.actor import methods_of
+from actors.actor import Method, methods_of
 from actors.errors import InvalidArgument, NotFound, nearest
 from actors.ref import Ref
 from actors.reply import Outcome, Reply, gather
@@ -120,7 +120,7 @@ class Service(Generic[A]):
             concurrency=self.concurrency or cls.concurrency,
             routing=self.routing,
             ask_timeout=cls.ask_timeout,
-            methods=sorted(methods_of(cls)),
+            methods=[_described(method) for _, method in sorted(methods_of(cls).items())],
             doc=inspect.getdoc(cls) or "",
         )
 
@@ -149,7 +149,8 @@ class ServicePlan:
     concurrency: int
     routing: str
     ask_timeout: float | None
-    methods: list[str]
+    methods: list[dict[str, str]]
+    """Name, signature, docstring and kind of each."""
     doc: str
 
     def to_plain(self) -> dict[str, Any]:
@@ -160,6 +161,17 @@ class ServicePlan:
     def from_plain(cls, plain: Mapping[str, Any]) -> ServicePlan:
         """The other way round."""
         return cls(**plain)
+
+
+def _described(method: Method) -> dict[str, str]:
+    signature = inspect.signature(method.function)
+    without_self = signature.replace(parameters=list(signature.parameters.values())[1:])
+    return {
+        "name": method.name,
+        "signature": str(without_self),
+        "doc": inspect.getdoc(method.function) or "",
+        "kind": "stream" if "stream" in method.kind else "value",
+    }
 
 
 class ServiceRef(Routed[A]):

@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
 from actors.actor import Actor
-from actors.errors import ActorError, NotFound, Refusal, Unavailable, nearest
+from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, Unavailable, nearest
 from actors.events import ActorExited, DeadLettered, Event, FrameRejected, PeerLost, log_sink
 from actors.exit import Exit
 from actors.ref import Ref
@@ -29,12 +29,15 @@ from actors.system import ActorSystem
 from actors.transport import open_nng
 from supervisors import placement, settings
 from supervisors.company import Company, Host
+from supervisors.playbill import HostReality, LivingMember, Playbill, ServiceEntry, newest
 from supervisors.registry import REGISTRY_NAME, Registry, ServiceView
 from supervisors.service import ServicePlan
 from supervisors.troupe import Troupe, exit_from_plain
 
 STAGE_ACTOR = "stage"
 _KEPT_EVENTS = 10_000
+_COMMIT_LIMIT = 0.05
+"""Seconds that a change waits for a host to keep it."""
 
 
 def open_stage(config: Mapping[str, Any]) -> StageProcess:
@@ -48,6 +51,10 @@ class StageProcess:
     def __init__(self, config: Mapping[str, Any]) -> None:
         sys.setswitchinterval(0.0005)
         self.config = config
+        before = self._record_before()
+        self.is_return = before is not None
+        """True for every life of the stage but the first: there is something to take over."""
+        self.epoch = before.epoch + 1 if before is not None else 1
         self.registry = Registry(config["app_name"])
         self.system = ActorSystem(
             transport=open_nng(config["run_dir"]),
@@ -59,7 +66,17 @@ class StageProcess:
         self.registry.attach(self.system)
         self._stage = self.system.options(name=STAGE_ACTOR).spawn(Stage, self)
         self._stage.wait_started().result(timeout=30)
-        self._record().write(f"{config['run_dir']}/{settings.RECORD_NAME}")
+        self._record().write(self._record_path)
+
+    @property
+    def _record_path(self) -> str:
+        return f"{self.config['run_dir']}/{settings.RECORD_NAME}"
+
+    def _record_before(self) -> settings.StageRecord | None:
+        try:
+            return settings.StageRecord.read(self._record_path)
+        except (OSError, InvalidArgument):
+            return None
 
     def _saw(self, event: Event) -> None:
         if isinstance(event, ActorExited) and event.actor == STAGE_ACTOR and not event.exit.is_clean:
@@ -74,7 +91,7 @@ class StageProcess:
             host_id=self.system.address.removesuffix(".ipc")[-16:],
             pid=pid,
             start_time=settings.process_start_time(pid) or 0,
-            epoch=1,
+            epoch=self.epoch,
             key_path=self.config["key_path"],
             app=self.config["app_name"],
             house_pid=self.config.get("house_pid"),
@@ -89,8 +106,16 @@ class StageProcess:
         threading.Thread(target=self._end, name="stage-end", daemon=True).start()
 
     def _end(self) -> None:
+        from supervisors import _ray
+
+        # Without a record this end is one in order: the house goes on with its own, and Ray
+        # is told not to bring the stage back.
+        with contextlib.suppress(OSError):
+            os.unlink(self._record_path)
         with contextlib.suppress(Exception):
             self.system.stop().result(timeout=2.0)
+        with contextlib.suppress(Exception):
+            _ray.kill_host(_ray.STAGE_NAME)
         os._exit(0)
 
     def close(self) -> None:
@@ -124,6 +149,10 @@ class Stage(Actor):
         self._is_stopping = False
         self._stopped: asyncio.Future[None] | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._entries: dict[str, ServiceEntry] = {}
+        self._version = 0
+        self._round: asyncio.Task[None] | None = None
+        """The next time the playbill goes out; all who ask until then share it."""
         self._company = Company(
             self.context.system,
             self._host_config(config),
@@ -143,6 +172,7 @@ class Stage(Actor):
             "run_dir": config["run_dir"],
             "key_path": config["key_path"],
             "stage_address": self.context.system.address,
+            "epoch": self._process.epoch,
             "sys_path": list(config.get("sys_path", ())),
             "files": self._app.get("files", {}),
             "modules": list(dict.fromkeys(modules)),
@@ -158,17 +188,91 @@ class Stage(Actor):
     # -- opening ---------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        await self._company.look_at_nodes()
-        await self._company.open(self._hosts_expected() + self._app.get("understudies", 1))
+        realities: list[HostReality] = []
+        if self._process.is_return:
+            realities = await self._take_over()
+        else:
+            await self._company.look_at_nodes()
+            await self._company.open(self._hosts_expected() + self._app.get("understudies", 1))
         for name, plan in self._plans.items():
             troupe = self.context.options(name=name).spawn(
-                Troupe, plan, self._company, self._publish, self._note
+                Troupe,
+                plan,
+                self._company,
+                self._publish,
+                self._note,
+                self._commit,
+                self._process.epoch,
+                self._entries.get(name),
+                self._living(name, realities),
             )
             self._troupes[name] = troupe
             with contextlib.suppress(ActorError):
                 await troupe.wait_started()
         self._note("app.ready", app=self._name)
         self._ready.set()
+
+    # -- the playbill ------------------------------------------------------------------------
+
+    async def _take_over(self) -> list[HostReality]:
+        """Learn from the hosts what an earlier stage has left, and go on with that."""
+        realities = await self._company.find_hosts()
+        playbill = newest(reality.playbill for reality in realities)
+        self._entries = {service.name: service for service in playbill.services}
+        await self._company.take_over(playbill, realities)
+        for reality in realities:
+            self._subscribe(reality.address)
+        self._note(
+            "stage.returned",
+            epoch=self._process.epoch,
+            hosts=len(realities),
+            members=sum(len(reality.members) for reality in realities),
+        )
+        return realities
+
+    def _living(self, service: str, realities: list[HostReality]) -> dict[str, tuple[Host, LivingMember]]:
+        """The members of *service* that run in hosts which were taken over."""
+        return {
+            name: (host, member)
+            for reality in realities
+            if reality.service == service and (host := self._company.host_named(reality.name)) is not None
+            for name, member in reality.members.items()
+        }
+
+    async def _commit(self, entry: ServiceEntry) -> None:
+        """
+        Make a change outlive this process before it is acted on.
+
+        Returns when one host has it, or after 50 ms: a stopped host must not hold the stage.
+        """
+        self._entries[entry.name] = entry
+        if self._round is None:
+            self._round = asyncio.get_running_loop().create_task(self._replicate())
+        await asyncio.shield(self._round)
+
+    async def _replicate(self) -> None:
+        await asyncio.sleep(0)  # what else changes in this turn goes out with it
+        self._round = None
+        self._version += 1
+        last_host, last_slot = self._company.last_numbers
+        playbill = Playbill(
+            self._process.epoch,
+            self._version,
+            tuple(self._entries.values()),
+            self._company.slot_entries(),
+            last_host,
+            last_slot,
+        )
+        kept = [
+            host.ref.keep(self._process.epoch, playbill)
+            for host in self._company.hosts()
+            if host.ref is not None
+        ]
+        if kept:
+            first = [asyncio.ensure_future(reply) for reply in kept]
+            await asyncio.wait(first, timeout=_COMMIT_LIMIT, return_when=asyncio.FIRST_COMPLETED)
+            for reply in first:
+                reply.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _hosts_expected(self) -> int:
         """Processes that the services will need and that need no slot of their own first."""
@@ -305,7 +409,7 @@ class Stage(Actor):
         blanks = [host for host in self._company.hosts() if host.service is None and host.address]
         return {
             "app": self._name,
-            "stage": {"pid": os.getpid(), "epoch": 1},
+            "stage": {"pid": os.getpid(), "epoch": self._process.epoch},
             "services": services,
             "members": members,
             "understudies": [{"name": host.name, "pid": host.pid, "node": host.node_id} for host in blanks],
@@ -341,9 +445,26 @@ class Stage(Actor):
         ]
 
     async def describe(self, service: str) -> dict[str, Any]:
-        """One service: class, methods, size."""
+        """One service: class, methods with signatures and docstrings, resources, strategy."""
         plan = self._plan(service)
-        return {"name": plan.name, "class": plan.class_name, "methods": plan.methods, "doc": plan.doc}
+        return {
+            "name": plan.name,
+            "class": plan.class_name,
+            "doc": plan.doc,
+            "methods": plan.methods,
+            "size": plan.size,
+            "resources": plan.resources,
+            "per_host": plan.per_host,
+            "strategy": plan.strategy,
+            "restart": plan.restart,
+            "intensity": plan.intensity,
+            "period": plan.period,
+            "backoff": plan.backoff,
+            "shutdown": plan.shutdown,
+            "routing": plan.routing,
+            "mailbox": plan.mailbox,
+            "concurrency": plan.concurrency,
+        }
 
     async def events(self, follow: bool = False, last: int = 100) -> AsyncGenerator[dict[str, Any], None]:
         """The last events, oldest first; with *follow* all that come, until the stream is cancelled."""
@@ -380,6 +501,21 @@ class Stage(Actor):
         report: dict[str, Any] = await moved
         await self._told()
         return report
+
+    async def restart(self, name: str, rolling: bool = False) -> dict[str, Any]:
+        """New lives for a service, one by one with *rolling*, or for one member (`kitchen/2`)."""
+        troupe = self._troupe(name.partition("/")[0])
+        self._note("service.restarted", service=name, rolling=rolling)
+        restarted = await troupe.restart([name] if "/" in name else [], rolling)
+        return {"restarted": restarted}
+
+    async def reset(self, service: str) -> dict[str, Any]:
+        """Revive a service that has failed."""
+        revived = await self._troupe(service).reset()
+        if revived:
+            self._note("service.reset", service=service)
+        row, _ = await self._troupe(service).describe()
+        return {"service": service, "revived": revived, "state": row["state"]}
 
     async def kill_member(self, member: str, yes: bool = False) -> dict[str, Any]:
         """SIGKILL the process of *member*; resolves at its end. `Refusal` with neighbours unless *yes*."""

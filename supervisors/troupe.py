@@ -11,12 +11,20 @@ import asyncio
 import contextlib
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actors.actor import Actor
-from actors.errors import ActorError, InvalidArgument, NotFound, ServiceFailed, StartFailed, nearest
+from actors.errors import (
+    ActorError,
+    InvalidArgument,
+    NotFound,
+    ServiceFailed,
+    StartFailed,
+    Unavailable,
+    nearest,
+)
 from actors.exit import Exit
 from supervisors import facts
 from supervisors.actions import Report
@@ -24,6 +32,7 @@ from supervisors.backoff import Backoff
 from supervisors.company import Company, Host, Slot
 from supervisors.driver import Driver
 from supervisors.orders import Begin, DeleteChild, StartChild, Stop, TerminateChild
+from supervisors.playbill import LivingMember, MemberEntry, ServiceEntry
 from supervisors.registry import MemberView, ServiceView
 from supervisors.service import ServicePlan
 from supervisors.spec import Kind, Restart, Shutdown
@@ -61,6 +70,8 @@ class Member:
     has_worked: bool = False
     """This life has finished a message."""
     leaving: bool = False
+    renewing: bool = False
+    """An order has its life end so that another begins."""
     has_settled: bool = False
     """It has started, failed once, or waits for room."""
 
@@ -80,54 +91,78 @@ class Troupe(Actor):
         company: Company,
         on_view: Callable[[ServiceView], None],
         on_event: Callable[..., None],
+        commit: Callable[[ServiceEntry], Awaitable[None]],
+        epoch: int,
+        entry: ServiceEntry | None,
+        living: dict[str, tuple[Host, LivingMember]],
     ) -> None:
         self.plan = plan
         self._company = company
         self._on_view = on_view
         self._on_event = on_event
         self._members: dict[str, Member] = {}
-        self._size = plan.size
-        self._version = 0
+        self._commit = commit
+        self._epoch = epoch
+        self._entry = entry
+        """What an earlier stage has left behind of this service."""
+        self._entries = {member.name: member for member in entry.members} if entry is not None else {}
+        self._living = living
+        """Members that run already: they are taken over, not started."""
+        self._size = entry.size if entry is not None else plan.size
+        # Views of a later stage are newer than all of an earlier one.
+        self._version = epoch << 32
         self._is_dirty = False
-        self._failed = ""
+        self._failed = entry.failed if entry is not None else ""
         self._is_stopping = False
         self._end: asyncio.Future[Exit] | None = None
         self._settled: list[tuple[set[str], asyncio.Future[None]]] = []
-        self._incarnations: dict[str, int] = {}
+        self._incarnations: dict[str, int] = dict(entry.left) if entry is not None else {}
         """Of members that have left: their names come back, their counters go on."""
         self._moves: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """One coming or going at a time for each name: orders to scale may cross."""
-        self._driver = Driver(
-            Supervision(
-                strategy=plan.strategy,
-                intensity=plan.intensity,
-                period=plan.period,
-                backoff=Backoff(**plan.backoff) if plan.intensity is None else None,
-                side_by_side=plan.strategy == "one_for_one",
-            ),
-            _MemberLauncher(self),
-            self.context.system.clock,
-            on_report=self._reported,
-            on_finished=self._finished,
-        )
+        self._driver = self._new_driver()
 
     async def on_start(self) -> None:
         loop = asyncio.get_running_loop()
         self._end = loop.create_future()
         self.context.serve_early()
         self._changed()
+        if self._failed:
+            self._end.set_result(Exit("shutdown", "intensity"))
+            return
+        wanted = self._size
+        # Who runs beyond the size was leaving when the stage went away.
+        self._size = max([wanted, *(_number(name) + 1 for name in self._living)])
         specs = tuple(self._spec(self._name(number)) for number in range(self._size))
         begun = self._driver.order(Begin, specs)
         settled = self._when_settled({spec.id for spec in specs})
         # Whichever is first: a member that waits for room must not hold up the rest of the app.
         first: list[asyncio.Future[Any]] = [begun, settled]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if wanted < self._size:
+            before, self._size = self._size, wanted
+            await self.move(before, wanted)
 
     async def on_stop(self, exit: Exit) -> None:
         self._is_stopping = True
         self._driver.feed(Stop(exit))
         if self._end is not None:
             await self._end
+
+    def _new_driver(self) -> Driver:
+        return Driver(
+            Supervision(
+                strategy=self.plan.strategy,
+                intensity=self.plan.intensity,
+                period=self.plan.period,
+                backoff=Backoff(**self.plan.backoff) if self.plan.intensity is None else None,
+                side_by_side=self.plan.strategy == "one_for_one",
+            ),
+            _MemberLauncher(self),
+            self.context.system.clock,
+            on_report=self._reported,
+            on_finished=self._finished,
+        )
 
     # -- messages ------------------------------------------------------------------
 
@@ -140,6 +175,7 @@ class Troupe(Actor):
 
     async def move(self, before: int, size: int) -> dict[str, Any]:
         """Members come and go. Resolves when each runs, has left or waits for room; says what came of it."""
+        await self._commit(self._playbill_entry())
         coming = [self._name(number) for number in range(before, size)]
         leaving = [self._name(number) for number in reversed(range(size, before))]
         await asyncio.gather(*map(self._enter, coming), *map(self._leave, leaving))
@@ -191,6 +227,60 @@ class Troupe(Actor):
             await self._end
         self._look_for_settled()
 
+    async def restart(self, names: list[str], rolling: bool) -> list[str]:
+        """
+        Give each of *names* (all members when empty) a new life; an order, so nothing is counted.
+
+        A running handler may finish, the mailbox stays. *rolling* waits until one runs before the
+        next is stopped.
+        """
+        chosen = names or [name for name in self._members if self._state(name) == "running"]
+        for name in chosen:
+            self._member(name)
+        if rolling:
+            for name in chosen:
+                await self._renew(name)
+        else:
+            await asyncio.gather(*(self._renew(name) for name in chosen))
+        return chosen
+
+    async def _renew(self, name: str) -> None:
+        member = self._member(name)
+        host, life = member.host, member.incarnation
+        if host is None or host.ref is None or self._state(name) != "running":
+            raise Unavailable(f"{name} is {self._state(name)}", may_have_run=False, reason=self._state(name))
+        member.renewing = True
+        self._publish()  # callers go elsewhere before it stops
+        try:
+            await host.ref.stop_member(self._epoch, name, self.plan.shutdown, False)
+        except ActorError:
+            pass  # its process ended meanwhile: that is told by its proof
+        finally:
+            member.renewing = False
+        if member.incarnation == life and member.host is host:
+            member.last_exit, member.has_settled = Exit("killed", "order"), False
+            self._driver.feed(facts.Exited((name,), member.last_exit, counts=False))
+        await self._when_settled({name})
+
+    async def reset(self) -> bool:
+        """Revive a service that has failed, with fresh limits; False when it has not."""
+        if not self._failed:
+            return False
+        self._failed = ""
+        self._end = asyncio.get_running_loop().create_future()
+        self._members.clear()
+        self._driver = self._new_driver()
+        specs = tuple(self._spec(self._name(number)) for number in range(self._size))
+        self._driver.order(Begin, specs)
+        await self._when_settled({spec.id for spec in specs})
+        return not self._failed
+
+    def _member(self, name: str) -> Member:
+        member = self._members.get(name)
+        if member is None:
+            raise NotFound(f"{self.plan.name} has no member {name!r}{nearest(name, self._members)}")
+        return member
+
     async def exited(self, name: str, incarnation: int, exit: Exit, traceback: str, handled: int) -> None:
         """A member's life ended by itself; its host lives."""
         member = self._members.get(name)
@@ -230,12 +320,22 @@ class Troupe(Actor):
         """The service and its members as `ps` shows them."""
         return self._row(), [self._member_row(name) for name in sorted(self._members, key=_number)]
 
+    def _playbill_entry(self) -> ServiceEntry:
+        """This service for the playbill."""
+        members = tuple(
+            MemberEntry(
+                member.name,
+                member.uid,
+                member.incarnation,
+                member.slot.name if member.slot is not None else None,
+            )
+            for member in self._members.values()
+        )
+        return ServiceEntry(self.plan.name, self._size, self._failed, members, dict(self._incarnations))
+
     async def host_of(self, name: str) -> Host | None:
         """The host a member lives in now. `NotFound`."""
-        member = self._members.get(name)
-        if member is None:
-            raise NotFound(f"{self.plan.name} has no member {name!r}{nearest(name, self._members)}")
-        return member.host
+        return self._member(name).host
 
     # -- what everybody sees -------------------------------------------------------------
 
@@ -309,6 +409,8 @@ class Troupe(Actor):
             return "stopped"
         if member.pending:
             return "pending"
+        if member.renewing and state == "running":
+            return "restarting"
         if member.leaving and state in ("running", "stopping"):
             return "draining"
         if state == "starting":
@@ -409,10 +511,25 @@ class Troupe(Actor):
         return f"{self.plan.name}/{number}"
 
     def _spec(self, name: str) -> MemberSpec:
-        self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.get(name, 0))
+        known = self._entries.pop(name, None)
+        if known is not None:
+            self._members[name] = Member(name, known.uid, known.incarnation)
+        else:
+            self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.get(name, 0))
         return MemberSpec(name, self.plan.restart, self.plan.shutdown)
 
+    def _take_up(self, member: Member, host: Host, living: LivingMember) -> None:
+        """A member that runs already goes on, in the same process and life."""
+        member.uid, member.incarnation, member.has_worked = living.uid, living.incarnation, living.has_worked
+        member.host, member.slot, member.is_registered, member.has_settled = host, host.slot, True, True
+        self._driver.feed(facts.Started(member.name))
+        self._changed()
+
     async def _start(self, member: Member) -> None:
+        found = self._living.pop(member.name, None)
+        if found is not None and not found[0].dead:
+            self._take_up(member, *found)
+            return
         member.incarnation += 1
         member.has_worked = False
         incarnation = member.incarnation
@@ -426,9 +543,11 @@ class Troupe(Actor):
         self._pend(member, "")
         member.host = host
         self._changed()
+        # A stage that comes after us must not give this incarnation again.
+        await self._commit(self._playbill_entry())
         try:
             assert host.ref is not None
-            outcome = await host.ref.start_member(member.name, member.uid, incarnation)
+            outcome = await host.ref.start_member(self._epoch, member.name, member.uid, incarnation)
         except ActorError:
             return  # its process is gone; the proof is on its way
         if member.host is not host or member.incarnation != incarnation:
@@ -471,7 +590,7 @@ class Troupe(Actor):
         if host is not None and host.ref is not None and not host.dead:
             try:
                 plain = await host.ref.stop_member(
-                    member.name, 0.0 if isinstance(shutdown, str) else shutdown, hand_back
+                    self._epoch, member.name, 0.0 if isinstance(shutdown, str) else shutdown, hand_back
                 )
             except ActorError:
                 return  # its process is gone; the proof is on its way
@@ -511,7 +630,7 @@ class _MemberLauncher:
             and member.is_registered
             and not member.host.dead
         ):
-            member.host.ref.tell("forget_member", member.name)
+            member.host.ref.tell("forget_member", troupe._epoch, member.name)
         if member.slot is not None:
             troupe._company.leave_slot(member.slot, member.name)
         member.slot = member.host = None

@@ -322,12 +322,16 @@ class TestTypos:
         assert sorted(listed) == [
             "call",
             "demo",
+            "describe",
             "doctor",
             "down",
             "events",
             "kill",
             "ps",
+            "reset",
+            "restart",
             "scale",
+            "top",
             "tree",
             "up",
         ]

@@ -125,14 +125,14 @@ def test_the_messages_of_a_supervisor_are_these() -> None:
 def test_the_operations_of_a_cluster_are_these() -> None:
     public = {name for name in vars(Cluster) if not name.startswith("_")}
 
-    assert public >= {"service", "scale", "kill", "ps", "tree", "events", "nodes", "stop", "close"}
+    assert public >= {"service", "scale", "restart", "reset", "kill", "stop", "close"}
+    assert public >= {"ps", "tree", "describe", "events", "nodes"}
 
 
 @pytest.mark.parametrize(
     ("owner", "absent"),
     [
         (supervisors, ["Group", "Autoscale"]),
-        (Cluster, ["restart", "reset"]),
         (Actor, ["overflow", "handler_timeout"]),
         (ServiceRef, ["restart", "reset"]),
     ],
