@@ -77,6 +77,7 @@ class Cell:
         "cls",
         "concurrency",
         "exit",
+        "handler_timeout",
         "incarnation",
         "kwargs",
         "life",
@@ -106,6 +107,7 @@ class Cell:
         owner: Owner = TEMPORARY,
         mailbox: int,
         concurrency: int,
+        handler_timeout: float,
         shutdown: float,
         incarnation: int = 0,
         roams: bool = False,
@@ -121,6 +123,7 @@ class Cell:
         self.owner = owner
         self.mailbox = Mailbox(mailbox)
         self.concurrency = concurrency
+        self.handler_timeout = handler_timeout
         self.shutdown = shutdown
         self.incarnation = incarnation
         """Lives begun so far; the first is 1."""

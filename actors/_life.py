@@ -23,7 +23,7 @@ from actors._timers import Timers
 from actors.actor import Actor, has_sync_methods
 from actors.context import Context
 from actors.errors import StartFailed, Unavailable
-from actors.events import ErrorUnanswered, ThreadAbandoned
+from actors.events import ErrorUnanswered, HandlerAbandoned, ThreadAbandoned
 from actors.exit import Exit, Ignore
 
 if TYPE_CHECKING:
@@ -251,6 +251,8 @@ class Life:
         if self.runners:
             await asyncio.wait([idle], timeout=_CANCEL_GRACE)
         self.idle = None
+        if self.runners:
+            self.cell.system._emit(HandlerAbandoned(self.cell.name))
 
     async def _run_on_stop(self, exit: Exit, limit: float) -> bool:
         """Run the hook; False when it was cut short."""

@@ -76,6 +76,10 @@ class Runner:
                 message.task = task
                 life.running[message] = None
                 counts.begun += 1
+                timer = None
+                if cell.handler_timeout != math.inf:
+                    overrun = partial(self._overran, message)
+                    timer = cell.system.clock.call_later(cell.handler_timeout, overrun)
                 try:
                     # A handler that never waits is done after its first step: no coroutine of ours for it.
                     if method.is_wrapped and (misfit := method.misfit(message.args, message.kwargs)):
@@ -85,6 +89,8 @@ class Runner:
                     if rest is not None:
                         await self._handle(message, method, rest)
                 finally:
+                    if timer is not None:
+                        timer.cancel()
                     message.task = message.answer = None  # an error's traceback may keep the message
                     del life.running[message]
                     counts.handled += 1
@@ -274,6 +280,17 @@ class Runner:
             # In those two cases nobody waits: the caller has its outcome, and knows its own limit best.
             what = f"{self._cell.name}.{message.method}()"
             message.answer._answer_error(Cancelled(f"{what} was cancelled"))
+
+    def _overran(self, message: Message) -> None:
+        """A handler has run for `handler_timeout`: its actor hangs, and ends. `Life.end` cuts it short."""
+        cell, life = self._cell, self._life
+        if cell.life is not life or not cell.serves(life):
+            return  # it ends already, within its shutdown time
+        limit = f"its handler_timeout ({cell.handler_timeout:g} s)"
+        hung = Unavailable(f"{cell.name}.{message.method}() ran longer than {limit}", reason="hung")
+        self._answer_error(message, hung)
+        message.answer = None
+        cell.life_ends(life, Exit("hung", f"handler_timeout: {message.method}() ran longer than {limit}"))
 
     def _failed(self, message: Message, method: Method, error: BaseException) -> None:
         """An exception escaped a handler: an answer, or a crash."""

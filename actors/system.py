@@ -27,7 +27,7 @@ from actors._names import Names
 from actors._remote import Remote
 from actors._threads import ThreadPool
 from actors._watches import Watches
-from actors.actor import Actor, check_class
+from actors.actor import Actor, check_class, check_handler_timeout
 from actors.address import new_host_id, split_target
 from actors.clock import Clock, LoopClock
 from actors.directory import Directory
@@ -225,10 +225,16 @@ class ActorSystem:
         return self._spawn(cls, args, kwargs)
 
     def options(
-        self, *, name: str | None = None, mailbox: int | None = None, concurrency: int | None = None
+        self,
+        *,
+        name: str | None = None,
+        mailbox: int | None = None,
+        concurrency: int | None = None,
+        handler_timeout: float | None = None,
     ) -> SpawnOptions:
-        """`spawn` with options of ours beside the user's arguments."""
-        return SpawnOptions(self, {"name": name, "mailbox": mailbox, "concurrency": concurrency})
+        """`spawn` with options of ours beside the user's arguments; None leaves it to the class."""
+        options = {"mailbox": mailbox, "concurrency": concurrency, "handler_timeout": handler_timeout}
+        return SpawnOptions(self, {"name": name, **options})
 
     def find(self, name: str) -> Ref[Any]:
         """The actor of that name in this process. `NotFound` otherwise."""
@@ -283,6 +289,7 @@ class ActorSystem:
         name: str | None = None,
         mailbox: int | None = None,
         concurrency: int | None = None,
+        handler_timeout: float | None = None,
     ) -> Ref[Any]:
         check_class(cls, args, kwargs)
         if self._loop is None or self._closed:
@@ -296,7 +303,14 @@ class ActorSystem:
         elif parent is not None:
             name = f"{parent.cell.name}/{name}"
         cell = self._register(
-            name, cls, args, kwargs, parent=parent, mailbox=mailbox, concurrency=concurrency
+            name,
+            cls,
+            args,
+            kwargs,
+            parent=parent,
+            mailbox=mailbox,
+            concurrency=concurrency,
+            handler_timeout=handler_timeout,
         )
         self._on_loop(cell.start)
         return cell.ref()
@@ -312,6 +326,7 @@ class ActorSystem:
         owner: Owner = TEMPORARY,
         mailbox: int | None = None,
         concurrency: int | None = None,
+        handler_timeout: float | None = None,
         shutdown: float | None = None,
         uid: int | None = None,
         incarnation: int = 0,
@@ -321,6 +336,8 @@ class ActorSystem:
         for option, value in (("mailbox", mailbox), ("concurrency", concurrency)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InvalidArgument(f"{option}={value!r} must be an integer of at least 1")
+        if handler_timeout is not None:
+            check_handler_timeout("", handler_timeout)
         if not isinstance(name, str) or not name:
             raise InvalidArgument(f"name={name!r} must be a word")
         if shutdown is None:
@@ -336,6 +353,7 @@ class ActorSystem:
             owner=owner,
             mailbox=mailbox or cls.mailbox,
             concurrency=concurrency or cls.concurrency,
+            handler_timeout=handler_timeout or cls.handler_timeout,
             shutdown=shutdown,
             incarnation=incarnation,
             roams=roams,

@@ -119,6 +119,7 @@ class Branch:
             shutdown=_seconds(spec.shutdown_time),
             mailbox=spec.mailbox,
             concurrency=spec.concurrency,
+            handler_timeout=spec.handler_timeout,
         )
 
     def halt(self, child_id: str, shutdown: Shutdown) -> None:

@@ -8,11 +8,13 @@ proven by its pidfd, nothing less. Which members live again is decided elsewhere
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import os
 import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +22,9 @@ from actors.errors import ActorError, StartFailed, Unavailable
 from actors.exit import Exit
 from actors.ref import Ref, as_order
 from actors.system import ActorSystem
-from supervisors import placement, settings
+from supervisors import evidence, placement, settings
+from supervisors.exits import Verdict, crash_signal, judge, readable
+from supervisors.heartbeat import Heartbeat
 from supervisors.playbill import HostReality, Playbill, SlotEntry
 from supervisors.service import ServicePlan
 
@@ -35,6 +39,8 @@ _REFILL_PAUSE = 0.3
 """Seconds after a promotion before the next understudy is started: the restart goes first."""
 _WHEREABOUTS_LIMIT = 3.0
 """Seconds that a new stage waits for hosts to say where they are; a stopped one would never."""
+_CAUSE_LIMIT = 1.0
+"""Seconds in which Ray may say why a process ended; 11 to 166 ms measured."""
 _START_PAUSE = 1.0
 """Seconds before another blank host is tried when one did not come up."""
 
@@ -62,7 +68,18 @@ class Host:
     """What it said itself before it ended."""
     ordered: Exit | None = None
     """Why we ended it."""
+    stack: str = ""
+    """Where its threads were when it was found to hang."""
+    starting: set[str] = field(default_factory=set)
+    """Members whose `__init__` and `on_start` may be running."""
+    handler_timeout: float = math.inf
+    """Of the service it is open for."""
     pidfd: int = -1
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Who lives in it."""
+        return tuple(self.slot.members) if self.slot is not None and self.slot.host is self else ()
 
 
 @dataclass(eq=False)
@@ -95,7 +112,10 @@ class Company:
         host_config: Mapping[str, Any],
         understudies: int,
         *,
-        on_died: Callable[[Host, tuple[str, ...], Exit, bool], None],
+        heartbeat_limit: float,
+        on_died: Callable[[Host, tuple[str, ...], Verdict], None],
+        on_explained: Callable[[Host, tuple[str, ...], Verdict, Verdict], None],
+        on_refused: Callable[[], None],
         on_event: Callable[..., None],
     ) -> None:
         from supervisors import _ray
@@ -106,8 +126,10 @@ class Company:
         self._epoch = host_config["epoch"]
         self._understudies = understudies
         self._on_died = on_died
+        self._on_explained = on_explained
         self._on_event = on_event
         self._calls = ThreadPoolExecutor(1, thread_name_prefix="ray-calls")
+        self._causes = ThreadPoolExecutor(4, thread_name_prefix="ray-causes")
         self._hosts: dict[str, Host] = {}
         self._slots: dict[str, Slot] = {}
         self._last_host = 0
@@ -115,12 +137,16 @@ class Company:
         self._nodes: list[Any] = []
         self._closing = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._refilling = False
+        self._run_dir: str = host_config["run_dir"]
+        self._heartbeat = Heartbeat(
+            heartbeat_limit, self._epoch, self._run_dir, self.hosts, on_hung=self._hung, on_refused=on_refused
+        )
 
     async def open(self, hosts_expected: int) -> None:
         """Learn the nodes; start what will surely be needed, all at once."""
         await self.look_at_nodes()
         self._task(self._watch_lifelines())
+        self._task(self._heartbeat.run())
         alive = [node.node_id for node in self._nodes if node.alive]
         if len(alive) == 1:
             for _ in range(hosts_expected):
@@ -144,6 +170,7 @@ class Company:
         """Go on with the slots of *playbill* and the processes that are really there."""
         await self.look_at_nodes()
         self._task(self._watch_lifelines())
+        self._task(self._heartbeat.run())
         self._last_host, self._last_slot = playbill.last_host, playbill.last_slot
         for entry in playbill.slots:
             slot = Slot(entry.name, entry.service, dict(entry.bundle), dict(entry.labels))
@@ -177,6 +204,8 @@ class Company:
             host.slot, host.service = slot, reality.service
             slot.host = host
         await host.ref.adopt(self._epoch, self._config["stage_address"])
+        if host.actor is not None:
+            host.lifeline = await self._call(self._ray.arm_lifeline, host.actor, self._epoch)
 
     def host_named(self, name: str) -> Host | None:
         """A process by name, while it lives or starts."""
@@ -272,7 +301,7 @@ class Company:
         problem: BaseException | None = None
         for _ in range(_TRIES):
             host = self._take_blank(slot) or self._spawn(slot.node_id, slot)
-            host.slot, host.service = slot, plan.name
+            host.slot, host.service, host.handler_timeout = slot, plan.name, plan.handler_timeout
             try:
                 assert host.up is not None
                 await asyncio.shield(host.up)
@@ -361,7 +390,7 @@ class Company:
         }
         try:
             host.actor = await self._call(partial(self._ray.spawn_host, config, name=host.name, **options))
-            host.lifeline = await self._call(self._ray.arm_lifeline, host.actor, 1)
+            host.lifeline = await self._call(self._ray.arm_lifeline, host.actor, self._epoch)
         except Exception as error:
             self._never_up(host, str(error))
 
@@ -424,16 +453,59 @@ class Company:
             host.pidfd = -1
         self._hosts.pop(host.name, None)
         self._never_up(host, "its process ended")
-        members: tuple[str, ...] = ()
+        members = host.members
         if host.slot is not None and host.slot.host is host:
             host.slot.host = None
-            members = tuple(host.slot.members)
-        exit = host.farewell or host.ordered or Exit("killed", "SIGKILL or os._exit")
+        crash = evidence.crash_of(self._run_dir, host.name)
+        evidence.remove_traces(self._run_dir, host.name)
         if not self._closing:
-            if host.service is None:
-                self._on_event("understudy.died", host=host.name, pid=host.pid, reason=str(exit))
-            self._on_died(host, members, exit, host.ordered is None)
+            verdict = judge(host.farewell, crash, None, host.ordered)
+            if host.lifeline is None:
+                verdict = replace(verdict, is_final=True)  # there is nobody to ask
+            self._on_died(host, members, verdict)
             self._refill_later()
+            if not verdict.is_final:
+                self._task(self._explain(host, members, verdict))
+
+    async def _explain(self, host: Host, members: tuple[str, ...], told: Verdict) -> None:
+        """Ray's word on an end reported as *told*, also when it is nothing new: giving up waits for it."""
+        cause = await asyncio.get_running_loop().run_in_executor(self._causes, self._cause_of, host.lifeline)
+        verdict = judge(host.farewell, "", cause, host.ordered)
+        self._on_explained(host, members, told, replace(verdict, is_final=True))
+
+    def _cause_of(self, lifeline: Any) -> Any:
+        # Ray may be going down itself, in words of its own: then there is no cause to be had.
+        with contextlib.suppress(Exception):
+            if self._ray.wait_lifelines([lifeline], _CAUSE_LIMIT):
+                return self._ray.cause_of_death(lifeline)
+        return None
+
+    # -- hangs -----------------------------------------------------------------------------
+
+    def _hung(self, host: Host, how: str, stack: str) -> None:
+        self._end_hung(host, Exit("hung", how), stack)
+
+    async def end_hung(self, host: Host, exit: Exit) -> None:
+        """A handler holds on in *host* beyond its limit: first the stack, then SIGKILL."""
+        stack = await self._heartbeat.take_stack(host)
+        self._end_hung(host, exit, stack)
+
+    def _end_hung(self, host: Host, exit: Exit, stack: str) -> None:
+        if host.dead or host.ordered is not None:
+            return  # found twice, or on its way out already
+        self._on_event(
+            "member.hung" if host.members else "understudy.hung",
+            supervisor=host.service or "company",
+            context="hung",
+            reason=str(exit),
+            child=", ".join(host.members) or host.name,
+            members=list(host.members),
+            host=host.name,
+            pid=host.pid,
+            traceback=readable(stack),
+        )
+        host.stack = readable(stack)
+        self.kill(host, exit)
 
     def _never_up(self, host: Host, reason: str) -> None:
         if host.up is not None and not host.up.done():
@@ -441,8 +513,18 @@ class Company:
             if not host.pid:
                 host.dead = True
                 self._hosts.pop(host.name, None)
+                crash = evidence.crash_of(self._run_dir, host.name)
+                evidence.remove_traces(self._run_dir, host.name)
+                reason = f"{crash_signal(crash)}, {reason}" if crash else reason
                 if not self._closing:
-                    self._on_event("host.failed", host=host.name, reason=reason)
+                    self._on_event(
+                        "host.failed",
+                        supervisor=host.service or "company",
+                        context="start_failed",
+                        reason=reason,
+                        child=host.name,
+                        host=host.name,
+                    )
                     self._system.clock.call_later(_START_PAUSE, self._refill)
 
     async def _watch_lifelines(self) -> None:
@@ -511,6 +593,7 @@ class Company:
             if slot.is_made:
                 await self._call(self._ray.remove_slot, slot.name)
         self._calls.shutdown(wait=False)
+        self._causes.shutdown(wait=False)
 
     async def _end(self, host: Host) -> None:
         if host.pid:

@@ -58,6 +58,7 @@ class DynamicSupervisor(Actor):
         start_timeout: float = 60.0,
         mailbox: int | None = None,
         concurrency: int | None = None,
+        handler_timeout: float | None = None,
     ) -> None:
         check_class("DynamicSupervisor", actor_class)
         self._actor_class = actor_class
@@ -67,6 +68,7 @@ class DynamicSupervisor(Actor):
             "start_timeout": start_timeout,
             "mailbox": mailbox,
             "concurrency": concurrency,
+            "handler_timeout": handler_timeout,
         }
         check_options("DynamicSupervisor", **self._options)
         check_intensity("DynamicSupervisor", intensity)

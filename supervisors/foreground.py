@@ -27,6 +27,7 @@ from supervisors.cluster import Cluster
 
 _SHOWN = (
     "member.child_exited",
+    "member.hung",
     "member.restarting",
     "member.backing_off",
     "member.start_failed",

@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import sys
 import threading
-import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -22,13 +21,14 @@ from typing import Any
 from actors.actor import Actor
 from actors.children import Children
 from actors.errors import ActorError, Refusal
-from actors.events import Event, PeerLost
+from actors.events import Event, HandlerAbandoned, PeerLost, ThreadAbandoned
 from actors.exit import Exit
 from actors.ref import Ref, as_order
 from actors.rundir import read_key
 from actors.system import ActorSystem
+from actors.tracebacks import users_traceback
 from actors.transport import open_nng
-from supervisors import loading
+from supervisors import evidence, loading
 from supervisors.company import HOST_ACTOR
 from supervisors.playbill import HostReality, LivingMember, Playbill, newest
 from supervisors.registry import Registry, ServiceView, spawn_registry
@@ -55,6 +55,7 @@ class HostProcess:
         with contextlib.suppress(RuntimeError):
             multiprocessing.set_start_method("spawn")
         self.config = config
+        evidence.leave_traces(config["run_dir"], config["host_name"])
         self.registry = Registry(config["app_name"])
         self.system = ActorSystem(
             transport=open_nng(config["run_dir"]),
@@ -64,6 +65,8 @@ class HostProcess:
         )
         self.system.__enter__()
         spawn_registry(self.system, self.registry)
+        self.abandoned: set[str] = set()
+        """Actors with a handler that outlived its life."""
         self.epoch = config["epoch"]
         """The highest epoch of a stage that has given orders here."""
         self.playbill = Playbill()
@@ -138,6 +141,8 @@ class HostProcess:
                 _EMBEDDED_ORPHAN_TIMEOUT if embedded else _EXTERNAL_ORPHAN_TIMEOUT
             )
             self.system.clock.call_later(limit, partial(self._end_if_orphan, event.address))
+        if isinstance(event, (ThreadAbandoned, HandlerAbandoned)):
+            self.abandoned.add(event.actor)
         log_sink(event)
 
 
@@ -196,6 +201,10 @@ class HostActor(Actor):
         self._process.heed(epoch)
         self._process.playbill = newest((self._process.playbill, playbill))
 
+    async def ping(self, epoch: int) -> None:
+        """The answer says that this process is there. `Refusal` for a stage that another has replaced."""
+        self._process.heed(epoch)
+
     # -- orders ------------------------------------------------------------------------
 
     async def open(self, epoch: int, plan: dict[str, Any], devices: str, slot: str) -> None:
@@ -228,6 +237,7 @@ class HostActor(Actor):
         assert self._class is not None
         self._starting[name] = future = asyncio.get_running_loop().create_future()
         self._incarnations[name] = incarnation
+        self._process.abandoned.discard(name)
         args, kwargs = self._arguments
         self._children.start(
             name,
@@ -238,6 +248,7 @@ class HostActor(Actor):
             shutdown=self._plan.shutdown,
             mailbox=self._plan.mailbox,
             concurrency=self._plan.concurrency,
+            handler_timeout=self._plan.handler_timeout,
             name=name,
             uid=uid,
             incarnation=incarnation,
@@ -310,6 +321,11 @@ class HostActor(Actor):
     def _ended(self, name: str, exit: Exit, handled: int) -> None:
         self._living.pop(name, None)
         incarnation = self._incarnations.get(name, 0)
+        if exit.kind == "hung" and name in self._process.abandoned:
+            # Its handler holds on to a thread or to the loop: only the end of the process ends that.
+            host = self._process.config["host_name"]
+            self._process.stage.tell("member_hung", host, name, incarnation, plain_exit(exit))
+            return
         self._process.stage.tell(
             "member_exited", self._process.config["host_name"], name, incarnation, plain_exit(exit), handled
         )
@@ -360,6 +376,6 @@ def plain_exit(exit: Exit) -> tuple[str, str, str]:
         return (
             exit.kind,
             f"{type(detail).__name__}: {detail}",
-            "".join(traceback.format_exception(detail)).rstrip(),
+            users_traceback(detail),
         )
     return exit.kind, "" if detail is None else str(detail), ""

@@ -65,6 +65,8 @@ class Service(Generic[A]):
     mailbox: int | None = field(default=None, kw_only=True)
     routing: str = field(default="least_busy", kw_only=True)
     concurrency: int | None = field(default=None, kw_only=True)
+    handler_timeout: float | None = field(default=None, kw_only=True)
+    """Seconds that one handler may run before its member counts as hung; None leaves it to the class."""
 
     def __post_init__(self) -> None:
         owner = "Service"
@@ -85,6 +87,8 @@ class Service(Generic[A]):
             raise checks.misfit(owner, "backoff", self.backoff, "is not a Backoff(…)")
         check_shutdown(owner, self.shutdown)
         checks.positive(owner, "start_timeout", self.start_timeout, allow_infinity=True)
+        if self.handler_timeout is not None:
+            checks.positive(owner, "handler_timeout", self.handler_timeout, allow_infinity=True)
         checks.choice(owner, "routing", self.routing, ROUTINGS)
         args, kwargs = bound_arguments(owner, self.actor_class, self.args, self.kwargs)
         object.__setattr__(self, "args", args)
@@ -118,6 +122,7 @@ class Service(Generic[A]):
             start_timeout=self.start_timeout,
             mailbox=self.mailbox or cls.mailbox,
             concurrency=self.concurrency or cls.concurrency,
+            handler_timeout=self.handler_timeout or cls.handler_timeout,
             routing=self.routing,
             ask_timeout=cls.ask_timeout,
             methods=[_described(method) for _, method in sorted(methods_of(cls).items())],
@@ -147,6 +152,7 @@ class ServicePlan:
     start_timeout: float
     mailbox: int
     concurrency: int
+    handler_timeout: float
     routing: str
     ask_timeout: float | None
     methods: list[dict[str, str]]

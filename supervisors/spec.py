@@ -44,11 +44,13 @@ class ChildSpec:
     mailbox: int | None = field(default=None, kw_only=True)
     """None leaves it to the class, here and in `concurrency`."""
     concurrency: int | None = field(default=None, kw_only=True)
+    handler_timeout: float | None = field(default=None, kw_only=True)
+    """Seconds that one handler may run before the child counts as hung."""
 
     def __post_init__(self) -> None:
         checks.name("ChildSpec", "id", self.id)
         check_class("ChildSpec", self.actor_class)
-        options = ("restart", "shutdown", "start_timeout", "mailbox", "concurrency")
+        options = ("restart", "shutdown", "start_timeout", "mailbox", "concurrency", "handler_timeout")
         check_options("ChildSpec", **{option: getattr(self, option) for option in options})
         checks.flag("ChildSpec", "significant", self.significant)
         if self.significant and self.restart == "permanent":
@@ -103,6 +105,7 @@ def check_options(
     start_timeout: object,
     mailbox: object,
     concurrency: object,
+    handler_timeout: object,
 ) -> None:
     """What every way to describe a child says of it."""
     checks.choice(owner, "restart", restart, RESTARTS)
@@ -112,6 +115,8 @@ def check_options(
     for limit, value in (("mailbox", mailbox), ("concurrency", concurrency)):
         if value is not None:
             checks.whole(owner, limit, value, least=1)
+    if handler_timeout is not None:
+        checks.positive(owner, "handler_timeout", handler_timeout, allow_infinity=True)
 
 
 def check_shutdown(owner: str, value: object) -> None:

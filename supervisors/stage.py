@@ -14,8 +14,6 @@ import math
 import os
 import sys
 import threading
-import time
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
@@ -27,15 +25,16 @@ from actors.ref import Ref
 from actors.rundir import read_key
 from actors.system import ActorSystem
 from actors.transport import open_nng
-from supervisors import placement, settings
+from supervisors import evidence, health, placement, settings, vigil
 from supervisors.company import Company, Host
+from supervisors.exits import Verdict
+from supervisors.journal import Journal
 from supervisors.playbill import HostReality, LivingMember, Playbill, ServiceEntry, newest
 from supervisors.registry import REGISTRY_NAME, Registry, ServiceView
 from supervisors.service import ServicePlan
 from supervisors.troupe import Troupe, exit_from_plain
 
 STAGE_ACTOR = "stage"
-_KEPT_EVENTS = 10_000
 _COMMIT_LIMIT = 0.05
 """Seconds that a change waits for a host to keep it."""
 
@@ -50,6 +49,7 @@ class StageProcess:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         sys.setswitchinterval(0.0005)
+        evidence.leave_traces(config["run_dir"], vigil.NAME)
         self.config = config
         before = self._record_before()
         self.is_return = before is not None
@@ -67,6 +67,7 @@ class StageProcess:
         self._stage = self.system.options(name=STAGE_ACTOR).spawn(Stage, self)
         self._stage.wait_started().result(timeout=30)
         self._record().write(self._record_path)
+        self._stage.tell("beat", self._record_path)
 
     @property
     def _record_path(self) -> str:
@@ -142,10 +143,10 @@ class Stage(Actor):
             plain["name"]: ServicePlan.from_plain(plain) for plain in self._app.get("services", ())
         }
         self._subscribers: dict[str, Ref[Any]] = {}
-        self._events: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
-        self._event_number = 0
-        self._listeners: set[asyncio.Event] = set()
+        self._journal = Journal(self.context.system.clock)
+        self._note = self._journal.note
         self._ready = asyncio.Event()
+        self._beat: vigil.Beat | None = None
         self._is_stopping = False
         self._stopped: asyncio.Future[None] | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -157,7 +158,10 @@ class Stage(Actor):
             self.context.system,
             self._host_config(config),
             self._app.get("understudies", 1),
+            heartbeat_limit=config.get("heartbeat_limit", 10.0),
             on_died=self._host_died,
+            on_explained=self._host_explained,
+            on_refused=process.close,
             on_event=self._note,
         )
 
@@ -299,6 +303,17 @@ class Stage(Actor):
             [hosts, *(int(free.get(name, 0.0) // amount) for name, amount in amounts.items() if amount)]
         )
 
+    async def beat(self, record_path: str) -> None:
+        """Show the house from now on that this loop turns."""
+        self._beat = vigil.Beat(record_path)
+        self._beat.touch()
+        # A timer, not a loop: a handler that never returns would hold up the end of this process.
+        self.context.every(health.beat(self._process.config.get("heartbeat_limit", 10.0)), self._touch)
+
+    async def _touch(self) -> None:
+        if self._beat is not None:
+            self._beat.touch()
+
     async def wait_ready(self) -> dict[str, Any]:
         """Resolves when every service has started what can be placed; says what `ps` says."""
         await self._ready.wait()
@@ -328,9 +343,12 @@ class Stage(Actor):
             if traceback:
                 self._note(
                     "member.crashed",
+                    supervisor=name.partition("/")[0],
+                    context="crashed",
+                    reason=str(reason),
+                    child=name,
                     member=name,
                     incarnation=incarnation,
-                    reason=str(reason),
                     traceback=traceback,
                 )
             await troupe.exited(name, incarnation, reason, traceback, handled)
@@ -341,19 +359,39 @@ class Stage(Actor):
         if troupe is not None:
             await troupe.worked(name, incarnation)
 
-    def _host_died(self, host: Host, members: tuple[str, ...], exit: Exit, counts: bool) -> None:
+    async def member_hung(self, host: str, name: str, incarnation: int, exit: tuple[str, str, str]) -> None:
+        """A handler of a member holds on beyond its limit: its host's process has to end."""
+        found = self._company.host_named(host)
+        if found is not None and not found.dead:
+            await self._company.end_hung(found, exit_from_plain(exit)[0])
+
+    def _host_died(self, host: Host, members: tuple[str, ...], verdict: Verdict) -> None:
+        event = "host.died" if host.service is not None else "understudy.died"
+        self._note_end(event, host, members, verdict)
         troupe = self._troupes.get(host.service or "")
-        if host.service is not None:
-            self._note(
-                "host.died",
-                host=host.name,
-                pid=host.pid,
-                service=host.service,
-                members=list(members),
-                reason=str(exit),
-            )
         if troupe is not None and members:
-            troupe.tell(Troupe.host_died, host, members, exit, counts)
+            troupe.tell(Troupe.host_died, host, members, verdict)
+
+    def _host_explained(self, host: Host, members: tuple[str, ...], told: Verdict, verdict: Verdict) -> None:
+        if verdict.exit != told.exit:
+            self._note_end("host.explained", host, members, verdict)
+        troupe = self._troupes.get(host.service or "")
+        if troupe is not None and members:
+            troupe.tell(Troupe.host_explained, host, verdict)
+
+    def _note_end(self, event: str, host: Host, members: tuple[str, ...], verdict: Verdict) -> None:
+        self._note(
+            event,
+            supervisor=host.service or "company",
+            context="died",
+            reason=str(verdict.exit),
+            child=host.name,
+            host=host.name,
+            pid=host.pid,
+            service=host.service,
+            members=list(members),
+            traceback=verdict.stack,
+        )
 
     # -- views --------------------------------------------------------------------------------
 
@@ -468,21 +506,8 @@ class Stage(Actor):
 
     async def events(self, follow: bool = False, last: int = 100) -> AsyncGenerator[dict[str, Any], None]:
         """The last events, oldest first; with *follow* all that come, until the stream is cancelled."""
-        seen = self._event_number - last if last else self._event_number
-        news = asyncio.Event()
-        self._listeners.add(news)
-        try:
-            while True:
-                news.clear()
-                for event in list(self._events):
-                    if event["number"] > seen:
-                        seen = event["number"]
-                        yield event
-                if not follow:
-                    return
-                await news.wait()
-        finally:
-            self._listeners.discard(news)
+        async for event in self._journal.read(follow, last):
+            yield event
 
     # -- orders --------------------------------------------------------------------------------
 
@@ -602,13 +627,6 @@ class Stage(Actor):
                 f"service {service} has not begun to start yet", may_have_run=False, reason="starting"
             )
         return troupe
-
-    def _note(self, event: str, **fields: Any) -> None:
-        """Write down an event and wake who listens."""
-        self._event_number += 1
-        self._events.append({"number": self._event_number, "time": time.time(), "event": event, **fields})
-        for listener in self._listeners:
-            listener.set()
 
 
 def _waiting_row(plan: ServicePlan) -> dict[str, Any]:

@@ -142,6 +142,10 @@ _SENTENCES = {
     "stage.returned": "the stage is back (epoch {epoch}): it took over {hosts} hosts with {members} members",
     "service.stopped": "service {service} stopped",
     "host.died": "host {host} of {service} (pid {pid}) died: {reason}",
+    "host.explained": "host {host} of {service} (pid {pid}) died, it turns out: {reason}",
+    "member.hung": "{child} hung: {reason}",
+    "understudy.hung": "understudy {host} (pid {pid}) hung: {reason}",
+    "member.crashed": "{member} crashed (life {incarnation}): {reason}",
     "host.failed": "host {host} did not come up: {reason}",
     "understudy.died": "understudy {host} (pid {pid}) died: {reason}",
     "app.ready": "{app} is ready",
@@ -153,14 +157,17 @@ _SENTENCES = {
 
 
 def event_text(event: Mapping[str, Any]) -> str:
-    """One line for one event."""
+    """One line for one event; below it a traceback or the stacks of a process, where it has one."""
     clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
     sentence = _SENTENCES.get(event["event"])
     if sentence is not None:
-        return f"{clock}  {sentence.format_map(_Missing(event))}"
-    hidden = ("number", "time", "event", "traceback")
-    details = "  ".join(f"{key}={value}" for key, value in event.items() if key not in hidden)
-    text = f"{clock}  {event['event']}  {details}"
+        text = f"{clock}  {sentence.format_map(_Missing(event))}"
+    else:
+        hidden = ("number", "time", "event", "traceback", "left_out")
+        details = "  ".join(f"{key}={value}" for key, value in event.items() if key not in hidden)
+        text = f"{clock}  {event['event']}  {details}"
+    if event.get("left_out"):
+        text += f"  (and {event['left_out']} more like it)"
     return f"{text}\n{event['traceback']}" if event.get("traceback") else text
 
 

@@ -31,6 +31,7 @@ from supervisors.actions import Report
 from supervisors.backoff import Backoff
 from supervisors.company import Company, Host, Slot
 from supervisors.driver import Driver
+from supervisors.exits import Verdict
 from supervisors.orders import Begin, DeleteChild, StartChild, Stop, TerminateChild
 from supervisors.playbill import LivingMember, MemberEntry, ServiceEntry
 from supervisors.registry import MemberView, ServiceView
@@ -74,6 +75,15 @@ class Member:
     """An order has its life end so that another begins."""
     has_settled: bool = False
     """It has started, failed once, or waits for room."""
+
+
+@dataclass(eq=False)
+class Unexplained:
+    """An end of a host, and of *members* with it, whose cause is still being looked for."""
+
+    host: Host
+    members: tuple[str, ...]
+    verdict: Verdict | None = None
 
 
 class Troupe(Actor):
@@ -120,6 +130,8 @@ class Troupe(Actor):
         """Of members that have left: their names come back, their counters go on."""
         self._moves: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """One coming or going at a time for each name: orders to scale may cross."""
+        self._unexplained: list[Unexplained] = []
+        """Oldest first."""
         self._driver = self._new_driver()
 
     async def on_start(self) -> None:
@@ -269,6 +281,7 @@ class Troupe(Actor):
         self._failed = ""
         self._end = asyncio.get_running_loop().create_future()
         self._members.clear()
+        self._unexplained.clear()
         self._driver = self._new_driver()
         specs = tuple(self._spec(self._name(number)) for number in range(self._size))
         self._driver.order(Begin, specs)
@@ -301,20 +314,40 @@ class Troupe(Actor):
         if member is not None and member.incarnation == incarnation:
             member.has_worked = True
 
-    async def host_died(self, host: Host, members: tuple[str, ...], exit: Exit, counts: bool) -> None:
+    async def host_died(self, host: Host, members: tuple[str, ...], verdict: Verdict) -> None:
         """A host's process ended, and all of *members* with it: one incident."""
+        exit = verdict.exit
         ended = []
         has_worked = False
         for name in members:
             member = self._members.get(name)
             if member is not None and member.host is host:
                 member.host, member.is_registered = None, False
-                member.last_exit, member.traceback = exit, ""
+                member.last_exit, member.traceback = exit, verdict.stack or host.stack
                 has_worked = has_worked or member.has_worked
                 ended.append(name)
         if ended:
-            self._driver.feed(facts.Exited(tuple(ended), exit, handled=int(has_worked), counts=counts))
+            handled = int(has_worked)
+            is_open = not verdict.is_final
+            if is_open:
+                self._unexplained.append(Unexplained(host, tuple(ended)))
+            self._driver.feed(facts.Exited(tuple(ended), exit, handled, verdict.counts, is_open))
             self._changed()
+
+    async def host_explained(self, host: Host, verdict: Verdict) -> None:
+        """Why a host's process ended is known now."""
+        for each in self._unexplained:
+            if each.host is host:
+                each.verdict = verdict
+        earlier: set[str] = set()
+        for each in list(self._unexplained):
+            # Of two ends of the same member the supervision takes the cause of the older one first.
+            if each.verdict is not None and earlier.isdisjoint(each.members):
+                self._unexplained.remove(each)
+                self._driver.feed(facts.CauseKnown(each.members, each.verdict.exit, each.verdict.counts))
+            else:
+                earlier.update(each.members)
+        self._changed()
 
     async def describe(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The service and its members as `ps` shows them."""
@@ -479,11 +512,20 @@ class Troupe(Actor):
         member = self._members.get(report.id)
         if report.what == "start_failed" and member is not None:
             member.last_exit, member.has_settled = report.exit, True
+        if report.what == "cause_known":
+            # The end of a host is explained once, for all who lived in it.
+            if member is not None:
+                member.last_exit = report.exit
+            self._changed()
+            return
         self._on_event(
             f"member.{report.what}",
+            supervisor=self.plan.name,
+            context=report.what,
+            reason=str(report.exit) if report.exit is not None else "",
+            child=report.id,
             member=report.id,
             service=self.plan.name,
-            reason=str(report.exit) if report.exit is not None else "",
             restarts=report.restarts,
             delay=round(report.delay, 3),
         )
@@ -500,7 +542,14 @@ class Troupe(Actor):
                 None,
             )
             self._failed = f"gave up: {worst if worst is not None else exit}"
-            self._on_event("service.failed", service=self.plan.name, reason=self._failed)
+            self._on_event(
+                "service.failed",
+                supervisor="stage",
+                context="gave_up",
+                reason=self._failed,
+                child=self.plan.name,
+                service=self.plan.name,
+            )
         if self._end is not None and not self._end.done():
             self._end.set_result(exit)
         self._changed()
@@ -522,6 +571,7 @@ class Troupe(Actor):
         """A member that runs already goes on, in the same process and life."""
         member.uid, member.incarnation, member.has_worked = living.uid, living.incarnation, living.has_worked
         member.host, member.slot, member.is_registered, member.has_settled = host, host.slot, True, True
+        host.handler_timeout = self.plan.handler_timeout
         self._driver.feed(facts.Started(member.name))
         self._changed()
 
@@ -547,9 +597,12 @@ class Troupe(Actor):
         await self._commit(self._playbill_entry())
         try:
             assert host.ref is not None
+            host.starting.add(member.name)
             outcome = await host.ref.start_member(self._epoch, member.name, member.uid, incarnation)
         except ActorError:
             return  # its process is gone; the proof is on its way
+        finally:
+            host.starting.discard(member.name)
         if member.host is not host or member.incarnation != incarnation:
             return  # it died meanwhile, and what it said before is about a life that is over
         member.is_registered = True

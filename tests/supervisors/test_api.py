@@ -65,7 +65,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         (
             ChildSpec,
             "(id, actor_class, *, args=(), kwargs=…, restart='permanent', shutdown=None, start_timeout=60.0,"
-            " significant=False, mailbox=None, concurrency=None)",
+            " significant=False, mailbox=None, concurrency=None, handler_timeout=None)",
         ),
         (
             Supervisor,
@@ -75,15 +75,16 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         (
             DynamicSupervisor,
             "(actor_class, *, max_children=None, restart='permanent', shutdown=None, intensity=3, period=5.0,"
-            " backoff=None, start_timeout=60.0, mailbox=None, concurrency=None)",
+            " backoff=None, start_timeout=60.0, mailbox=None, concurrency=None, handler_timeout=None)",
         ),
         (
             Service,
             "(name, actor_class, *, args=(), kwargs=…, size=1, resources=…, per_host=None,"
             " restart='permanent', strategy='one_for_one', intensity=None, period=5.0, backoff=…,"
-            " shutdown=5.0, start_timeout=60.0, mailbox=None, routing='least_busy', concurrency=None)",
+            " shutdown=5.0, start_timeout=60.0, mailbox=None, routing='least_busy', concurrency=None,"
+            " handler_timeout=None)",
         ),
-        (App, "(*services, name=None, understudies=1, orphan_timeout=None)"),
+        (App, "(*services, name=None, understudies=1, heartbeat_limit=10.0, orphan_timeout=None)"),
         (App.run, "(self, *, address=None, num_cpus=None, num_gpus=None, labels=None, resources=None)"),
         (Resources, "(cpu=0, gpu=0, memory=None, labels=…, custom=…)"),
         (Backoff, "(initial=0.2, factor=2, maximum=30, jitter=0.2)"),
@@ -133,7 +134,7 @@ def test_the_operations_of_a_cluster_are_these() -> None:
     ("owner", "absent"),
     [
         (supervisors, ["Group", "Autoscale"]),
-        (Actor, ["overflow", "handler_timeout"]),
+        (Actor, ["overflow"]),
         (ServiceRef, ["restart", "reset"]),
     ],
 )
@@ -144,11 +145,11 @@ def test_what_does_not_work_yet_is_not_there(owner: object, absent: list[str]) -
 @pytest.mark.parametrize(
     ("function", "absent"),
     [
-        (ChildSpec, ["overflow", "handler_timeout"]),
+        (ChildSpec, ["overflow"]),
         (Supervisor, ["max_children"]),
         (DynamicSupervisor, ["auto_shutdown", "strategy"]),
-        (Service, ["understudies", "overflow", "handler_timeout", "autoscale", "version"]),
-        (App, ["escalate", "heartbeat_limit"]),
+        (Service, ["understudies", "overflow", "autoscale", "version"]),
+        (App, ["escalate"]),
         (ServiceRef.options, ["reliable", "idempotency_key"]),
     ],
 )
