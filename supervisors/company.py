@@ -25,7 +25,7 @@ from actors.system import ActorSystem
 from supervisors import evidence, placement, settings
 from supervisors.exits import Verdict, crash_signal, judge, readable
 from supervisors.heartbeat import Heartbeat
-from supervisors.playbill import HostReality, Playbill, SlotEntry
+from supervisors.playbill import HostEntry, HostReality, Playbill, SlotEntry
 from supervisors.service import ServicePlan
 
 HOST_ACTOR = "host"
@@ -41,6 +41,8 @@ _WHEREABOUTS_LIMIT = 3.0
 """Seconds that a new stage waits for hosts to say where they are; a stopped one would never."""
 _CAUSE_LIMIT = 1.0
 """Seconds in which Ray may say why a process ended; 11 to 166 ms measured."""
+_FIND_LIMIT = 12.0
+"""Seconds in which somebody has to hand over the playbill, as long as there are processes that might."""
 _START_PAUSE = 1.0
 """Seconds before another blank host is tried when one did not come up."""
 
@@ -157,10 +159,26 @@ class Company:
     # -- taking over -----------------------------------------------------------------------
 
     async def find_hosts(self) -> list[HostReality]:
-        """Ask the processes that an earlier stage has left what they really run."""
+        """
+        Take charge of the processes that an earlier stage has left, and hear what they really run.
+
+        Not to be content with nobody: a stage that begins anew beside members that run would have them twice.
+        """
+        give_up_at = self._system.clock.now() + _FIND_LIMIT
+        while True:
+            realities = await self._ask_hosts()
+            if any(reality.playbill.epoch for reality in realities):
+                return realities
+            if self._system.clock.now() > give_up_at or not await self._call(self._ray.list_hosts):
+                return realities
+            await asyncio.sleep(_POLL)
+
+    async def _ask_hosts(self) -> list[HostReality]:
         found = await self._call(self._ray.whereabouts, _WHEREABOUTS_LIMIT)
         asked = [
-            as_order(self._system.ref(f"{address}#{HOST_ACTOR}")).options(timeout=2.0).reality()
+            as_order(self._system.ref(f"{address}#{HOST_ACTOR}"))
+            .options(timeout=2.0)
+            .adopt(self._epoch, self._config["stage_address"])
             for address in found.values()
         ]
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
@@ -171,7 +189,10 @@ class Company:
         await self.look_at_nodes()
         self._task(self._watch_lifelines())
         self._task(self._heartbeat.run())
-        self._last_host, self._last_slot = playbill.last_host, playbill.last_slot
+        await self._fence(playbill, {reality.name for reality in realities})
+        await self._remove_unknown_slots(playbill)
+        self._last_host = max(self._last_host, playbill.last_host)
+        self._last_slot = max(self._last_slot, playbill.last_slot)
         for entry in playbill.slots:
             slot = Slot(entry.name, entry.service, dict(entry.bundle), dict(entry.labels))
             slot.node_id, slot.is_made, slot.gpu_ids = entry.node_id, entry.is_made, entry.gpu_ids
@@ -181,13 +202,37 @@ class Company:
                 if member.slot in self._slots:
                     self._slots[member.slot].members[member.name] = None
         for reality in realities:
-            self._last_host = max(self._last_host, int(reality.name.rpartition("-")[2]))
             await self._adopt(reality)
         for slot in list(self._slots.values()):
             if not slot.members:
                 self._slots.pop(slot.name)
                 self._task(self._give_back(slot))
         self._refill()
+
+    async def _fence(self, playbill: Playbill, answered: set[str]) -> None:
+        """End who has not answered: members that wake up later must not be there twice."""
+        names = set(await self._call(self._ray.list_hosts))
+        self._last_host = max([0, *(_number(name) for name in names)])
+        for name in names - answered:
+            self._task(self._call(self._ray.kill_host, name))
+        silent = [host for host in playbill.hosts if host.name not in answered]
+        for host in silent:
+            with contextlib.suppress(ProcessLookupError):
+                if settings.is_alive(host.pid, host.start_time):
+                    os.kill(host.pid, signal.SIGKILL)
+        for _ in range(200):
+            if not any(settings.is_alive(host.pid, host.start_time) for host in silent):
+                break
+            await asyncio.sleep(0.01)
+        for host in silent:
+            evidence.remove_traces(self._run_dir, host.name)
+
+    async def _remove_unknown_slots(self, playbill: Playbill) -> None:
+        """Slots that were made in an earlier stage's last moments, before anybody was told."""
+        names = [slot.name for slot in await self._call(self._ray.list_slots)]
+        self._last_slot = max([0, *(_number(name) for name in names)])
+        for name in set(names) - {slot.name for slot in playbill.slots}:
+            await self._call(self._ray.remove_slot, name)
 
     async def _adopt(self, reality: HostReality) -> None:
         host = Host(reality.name, reality.node_id, await self._call(self._ray.find_actor, reality.name))
@@ -203,7 +248,6 @@ class Company:
         if slot is not None:
             host.slot, host.service = slot, reality.service
             slot.host = host
-        await host.ref.adopt(self._epoch, self._config["stage_address"])
         if host.actor is not None:
             host.lifeline = await self._call(self._ray.arm_lifeline, host.actor, self._epoch)
 
@@ -222,6 +266,12 @@ class Company:
                 slot.name, slot.service, slot.bundle, slot.labels, slot.node_id, slot.is_made, slot.gpu_ids
             )
             for slot in self._slots.values()
+        )
+
+    def host_entries(self) -> tuple[HostEntry, ...]:
+        """All processes that are up, for the playbill."""
+        return tuple(
+            HostEntry(host.name, host.pid, host.start_time) for host in self._hosts.values() if host.pid
         )
 
     @property
@@ -623,6 +673,11 @@ class Company:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _number(name: str) -> int:
+    """Of a host or a slot, as it was named by this module."""
+    return int(name.rpartition("-")[2])
 
 
 def _manned(slot: Slot, task: asyncio.Task[Host]) -> None:

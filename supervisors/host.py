@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -30,13 +31,17 @@ from actors.tracebacks import users_traceback
 from actors.transport import open_nng
 from supervisors import evidence, loading
 from supervisors.company import HOST_ACTOR
-from supervisors.playbill import HostReality, LivingMember, Playbill, newest
+from supervisors.playbill import EndedMember, HostReality, LivingMember, Playbill, newest
 from supervisors.registry import Registry, ServiceView, spawn_registry
 from supervisors.service import ServicePlan
 from supervisors.settings import process_start_time
 
 _SWITCH_INTERVAL = 0.0005
 """Between thread switches: beside a CPU-bound handler a control message waits 1.5 ms instead of 10.7."""
+
+_LINGER = 0.05
+"""Seconds between the end of the last life and the process's: what comes meanwhile is refused, not lost."""
+_END_LIMIT = 2.0
 
 _EMBEDDED_ORPHAN_TIMEOUT = 30.0
 _EXTERNAL_ORPHAN_TIMEOUT = 600.0
@@ -128,6 +133,16 @@ class HostProcess:
         """SIGTERM: stop in order, then end."""
         self._actor.tell("terminate")
 
+    def leave(self) -> None:
+        """End once everything that was said has left; on a thread, since the loop has to say it."""
+        threading.Thread(target=self._leave, name="host-end", daemon=True).start()
+
+    def _leave(self) -> None:
+        time.sleep(_LINGER)
+        with contextlib.suppress(Exception):
+            self.system.stop().result(timeout=_END_LIMIT)
+        self.close()
+
     def close(self) -> None:
         """End without further ado."""
         os._exit(0)
@@ -171,11 +186,21 @@ class HostActor(Actor):
         self._incarnations: dict[str, int] = {}
         self._slot = ""
         self._living: dict[str, LivingMember] = {}
+        self._last_words: dict[str, EndedMember] = {}
+        """Of members that ended by themselves, until an order follows: the stage may be away."""
 
     # -- taking over ---------------------------------------------------------------------
 
-    async def reality(self) -> HostReality:
-        """What this process really is and runs, for a new stage."""
+    async def adopt(self, epoch: int, stage_address: str) -> HostReality:
+        """
+        A new stage is in charge: it is told all that happens from now on, and here what is so far.
+
+        `Refusal` when a newer one is already.
+        """
+        self._process.adopt(epoch, stage_address)
+        return self._reality()
+
+    def _reality(self) -> HostReality:
         pid = os.getpid()
         process = self._process
         return HostReality(
@@ -188,13 +213,10 @@ class HostActor(Actor):
             self._plan.name if self._plan is not None else None,
             self._slot or None,
             dict(self._living),
+            dict(self._last_words),
             process.playbill,
             process.epoch,
         )
-
-    async def adopt(self, epoch: int, stage_address: str) -> None:
-        """A new stage is in charge. `Refusal` when a newer one is already."""
-        self._process.adopt(epoch, stage_address)
 
     async def keep(self, epoch: int, playbill: Playbill) -> None:
         """Keep the newest playbill; the answer says that it is safe."""
@@ -233,10 +255,25 @@ class HostActor(Actor):
             await asyncio.get_running_loop().run_in_executor(None, self._load)
         if self._problem is not None:
             return "failed", plain_exit(Exit("start_failed", self._problem))
+        known = self._living.get(name)
+        if known is not None and known.incarnation != incarnation:
+            # Nobody in charge knows of that life: a name has one at a time.
+            await self._end_life(name, Exit("killed", "order"), 0.0, hand_back=False)
+        elif known is not None and known.is_running:
+            return "started", None
+        if name not in self._starting:
+            self._begin_life(name, uid, incarnation)
+        # Shielded: the stage that has ordered it may die, and the next one asks again.
+        outcome: tuple[str, Any] = await asyncio.shield(self._starting[name])
+        return outcome
+
+    def _begin_life(self, name: str, uid: int, incarnation: int) -> None:
         assert self._plan is not None
         assert self._class is not None
-        self._starting[name] = future = asyncio.get_running_loop().create_future()
+        self._starting[name] = asyncio.get_running_loop().create_future()
         self._incarnations[name] = incarnation
+        self._living[name] = LivingMember(uid, incarnation, False, False)
+        self._last_words.pop(name, None)
         self._process.abandoned.discard(name)
         args, kwargs = self._arguments
         self._children.start(
@@ -253,13 +290,6 @@ class HostActor(Actor):
             uid=uid,
             incarnation=incarnation,
         )
-        try:
-            outcome: tuple[str, Any] = await future
-        finally:
-            self._starting.pop(name, None)
-        if outcome[0] == "started":
-            self._living[name] = LivingMember(uid, incarnation, True, False)
-        return outcome
 
     async def stop_member(
         self, epoch: int, name: str, shutdown: float, hand_back: bool
@@ -285,12 +315,13 @@ class HostActor(Actor):
         """The registration of a member is over."""
         self._process.heed(epoch)
         self._living.pop(name, None)
+        self._last_words.pop(name, None)
         self._children.forget(name)
 
     async def leave(self, epoch: int) -> None:
         """End this process once the answer is out."""
         self._process.heed(epoch)
-        asyncio.get_running_loop().call_later(0.05, self._process.close)
+        self._process.leave()
 
     async def terminate(self) -> None:
         """SIGTERM: every member stops in order, the stage is told, the process ends."""
@@ -303,7 +334,7 @@ class HostActor(Actor):
         await asyncio.gather(
             *(self._end_life(name, exit, shutdown, True) for name in list(self._incarnations))
         )
-        self._process.close()
+        self._process.leave()
 
     async def statistics(self) -> dict[str, Any]:
         """This process's counters."""
@@ -314,20 +345,30 @@ class HostActor(Actor):
     # -- reports -----------------------------------------------------------------------------
 
     def _began(self, name: str, outcome: tuple[Any, ...]) -> None:
-        future = self._starting.get(name)
+        if outcome[0] != "started":
+            self._living.pop(name, None)
+        elif (living := self._living.get(name)) is not None:
+            self._living[name] = replace(living, is_running=True)
+        future = self._starting.pop(name, None)
         if future is not None and not future.done():
             future.set_result(outcome)
 
     def _ended(self, name: str, exit: Exit, handled: int) -> None:
         self._living.pop(name, None)
-        incarnation = self._incarnations.get(name, 0)
+        ended = EndedMember(self._incarnations.get(name, 0), plain_exit(exit), handled)
+        self._last_words[name] = ended
         if exit.kind == "hung" and name in self._process.abandoned:
             # Its handler holds on to a thread or to the loop: only the end of the process ends that.
             host = self._process.config["host_name"]
-            self._process.stage.tell("member_hung", host, name, incarnation, plain_exit(exit))
+            self._process.stage.tell("member_hung", host, name, ended.incarnation, ended.exit)
             return
         self._process.stage.tell(
-            "member_exited", self._process.config["host_name"], name, incarnation, plain_exit(exit), handled
+            "member_exited",
+            self._process.config["host_name"],
+            name,
+            ended.incarnation,
+            ended.exit,
+            ended.handled,
         )
 
     def _worked(self, name: str) -> None:
@@ -342,6 +383,9 @@ class HostActor(Actor):
         future = self._stopping.get(name)
         if future is not None and not future.done():
             future.set_result(exit)
+        else:
+            # The stage that has ordered it is gone: to the next one it is an end like any other.
+            self._ended(name, exit, 0)
 
 
 class _Reports:

@@ -21,6 +21,9 @@ class MemberEntry:
     uid: int
     incarnation: int
     slot: str | None
+    is_running: bool = False
+    is_over: bool = False
+    """It has ended for good, and keeps its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,15 @@ class SlotEntry:
     node_id: str | None
     is_made: bool
     gpu_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostEntry:
+    """One process, so that one which does not answer can be ended for certain."""
+
+    name: str
+    pid: int
+    start_time: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,7 @@ class Playbill:
     """Counts the changes of that life."""
     services: tuple[ServiceEntry, ...] = ()
     slots: tuple[SlotEntry, ...] = ()
+    hosts: tuple[HostEntry, ...] = ()
     last_host: int = 0
     """The highest number a host was named by."""
     last_slot: int = 0
@@ -76,6 +89,7 @@ class Playbill:
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
         plain["services"] = [dataclasses.asdict(service) for service in self.services]
         plain["slots"] = [dataclasses.asdict(slot) for slot in self.slots]
+        plain["hosts"] = [dataclasses.asdict(host) for host in self.hosts]
         return plain
 
     @classmethod
@@ -86,7 +100,8 @@ class Playbill:
             for each in plain["services"]
         )
         slots = tuple(SlotEntry(**{**each, "gpu_ids": tuple(each["gpu_ids"])}) for each in plain["slots"])
-        return cls(**{**plain, "services": services, "slots": slots})
+        hosts = tuple(HostEntry(**each) for each in plain["hosts"])
+        return cls(**{**plain, "services": services, "slots": slots, "hosts": hosts})
 
 
 def newest(playbills: Iterable[Playbill]) -> Playbill:
@@ -101,7 +116,17 @@ class LivingMember:
     uid: int
     incarnation: int
     is_running: bool
+    """False while it starts."""
     has_worked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndedMember:
+    """What a host says of a member whose life has ended in it, and that nobody has started again."""
+
+    incarnation: int
+    exit: tuple[str, str, str]
+    handled: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +142,7 @@ class HostReality:
     service: str | None
     slot: str | None
     members: dict[str, LivingMember]
+    ended: dict[str, EndedMember]
     playbill: Playbill
     epoch: int
     """The highest epoch it has heard of."""

@@ -21,7 +21,7 @@ from actors.routed import Routed
 from supervisors import checks, loading
 from supervisors.backoff import Backoff
 from supervisors.budget import Intensity
-from supervisors.registry import ServiceRouter
+from supervisors.registry import ServiceRouter, failure
 from supervisors.resources import Resources
 from supervisors.routing import ROUTINGS
 from supervisors.spec import RESTARTS, Restart, bound_arguments, check_class, check_shutdown
@@ -192,10 +192,12 @@ class ServiceRef(Routed[A]):
     _router: ServiceRouter
 
     def member(self, number: int) -> Ref[A]:
-        """One member, by number. `NotFound` when the service is smaller."""
+        """One member. `NotFound` when the service is smaller, `ServiceFailed` when it has given up."""
         view = self._router.registry.view(self._router.name)
         name = f"{view.name}/{number}"
         found = view.member_by_name.get(name)
+        if found is None and view.state == "failed":
+            raise failure(view)
         if found is None:
             raise NotFound(
                 f"{name}: {view.name} has {len(view.members)} members{nearest(name, view.member_by_name)}"

@@ -146,12 +146,15 @@ class Stage(Actor):
         self._journal = Journal(self.context.system.clock)
         self._note = self._journal.note
         self._ready = asyncio.Event()
+        self._in_charge = asyncio.Event()
+        """Set once there is somebody for each service: what comes earlier has to wait."""
         self._beat: vigil.Beat | None = None
         self._is_stopping = False
         self._stopped: asyncio.Future[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._entries: dict[str, ServiceEntry] = {}
         self._version = 0
+        self._playbill = Playbill()
         self._round: asyncio.Task[None] | None = None
         """The next time the playbill goes out; all who ask until then share it."""
         self._company = Company(
@@ -192,29 +195,37 @@ class Stage(Actor):
     # -- opening ---------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        realities: list[HostReality] = []
         if self._process.is_return:
+            # All at once: they run already, and none may wait for another's bad start.
             realities = await self._take_over()
+            for name, plan in self._plans.items():
+                self._cast(name, plan, realities)
+            self._in_charge.set()
         else:
+            self._in_charge.set()
             await self._company.look_at_nodes()
             await self._company.open(self._hosts_expected() + self._app.get("understudies", 1))
         for name, plan in self._plans.items():
-            troupe = self.context.options(name=name).spawn(
-                Troupe,
-                plan,
-                self._company,
-                self._publish,
-                self._note,
-                self._commit,
-                self._process.epoch,
-                self._entries.get(name),
-                self._living(name, realities),
-            )
-            self._troupes[name] = troupe
+            troupe = self._troupes.get(name) or self._cast(name, plan, [])
             with contextlib.suppress(ActorError):
                 await troupe.wait_started()
         self._note("app.ready", app=self._name)
         self._ready.set()
+
+    def _cast(self, name: str, plan: ServicePlan, realities: list[HostReality]) -> Ref[Troupe]:
+        troupe = self._troupes[name] = self.context.options(name=name).spawn(
+            Troupe,
+            plan,
+            self._company,
+            self._publish,
+            self._note,
+            self._commit,
+            self._process.epoch,
+            self._entries.get(name),
+            self._living(name, realities),
+            {member: ended for reality in realities for member, ended in reality.ended.items()},
+        )
+        return troupe
 
     # -- the playbill ------------------------------------------------------------------------
 
@@ -223,6 +234,7 @@ class Stage(Actor):
         realities = await self._company.find_hosts()
         playbill = newest(reality.playbill for reality in realities)
         self._entries = {service.name: service for service in playbill.services}
+        self._playbill = playbill
         await self._company.take_over(playbill, realities)
         for reality in realities:
             self._subscribe(reality.address)
@@ -264,9 +276,11 @@ class Stage(Actor):
             self._version,
             tuple(self._entries.values()),
             self._company.slot_entries(),
+            self._company.host_entries(),
             last_host,
             last_slot,
         )
+        self._playbill = playbill
         kept = [
             host.ref.keep(self._process.epoch, playbill)
             for host in self._company.hosts()
@@ -327,16 +341,24 @@ class Stage(Actor):
     ) -> list[tuple[Any, ...]]:
         """A host's hello; answered with the views of all services."""
         self._company.host_up(name, pid, start_time, address, tuple(gpu_ids))
+        host = self._company.host_named(name)
+        if host is not None and host.ref is not None and self._playbill.epoch:
+            host.ref.tell("keep", self._process.epoch, self._playbill)
         return self._subscribe(address)
 
     async def host_leaving(self, name: str, exit: tuple[str, str, str]) -> None:
         """A host's farewell."""
         self._company.farewell(name, exit_from_plain(exit)[0])
+        host = self._company.host_named(name)
+        troupe = self._troupes.get(host.service or "") if host is not None else None
+        if host is not None and troupe is not None:
+            await troupe.host_leaves(host)
 
     async def member_exited(
         self, host: str, name: str, incarnation: int, exit: tuple[str, str, str], handled: int
     ) -> None:
         """A member's life ended by itself."""
+        await self._in_charge.wait()
         troupe = self._troupes.get(name.partition("/")[0])
         if troupe is not None:
             reason, traceback = exit_from_plain(exit)
@@ -361,6 +383,7 @@ class Stage(Actor):
 
     async def member_hung(self, host: str, name: str, incarnation: int, exit: tuple[str, str, str]) -> None:
         """A handler of a member holds on beyond its limit: its host's process has to end."""
+        await self._in_charge.wait()
         found = self._company.host_named(host)
         if found is not None and not found.dead:
             await self._company.end_hung(found, exit_from_plain(exit)[0])
@@ -435,6 +458,7 @@ class Stage(Actor):
 
     async def ps(self) -> dict[str, Any]:
         """The app, its services and members."""
+        await self._in_charge.wait()
         services, members = [], []
         for name, plan in self._plans.items():
             troupe = self._troupes.get(name)
@@ -517,6 +541,7 @@ class Stage(Actor):
 
         Resolves when each runs, has left or waits for room; at once without *wait*.
         """
+        await self._in_charge.wait()
         troupe = self._troupe(service)
         before, wanted = await troupe.resize(size)
         self._note("service.scaled", service=service, before=before, size=wanted)
@@ -529,6 +554,7 @@ class Stage(Actor):
 
     async def restart(self, name: str, rolling: bool = False) -> dict[str, Any]:
         """New lives for a service, one by one with *rolling*, or for one member (`kitchen/2`)."""
+        await self._in_charge.wait()
         troupe = self._troupe(name.partition("/")[0])
         self._note("service.restarted", service=name, rolling=rolling)
         restarted = await troupe.restart([name] if "/" in name else [], rolling)
@@ -536,6 +562,7 @@ class Stage(Actor):
 
     async def reset(self, service: str) -> dict[str, Any]:
         """Revive a service that has failed."""
+        await self._in_charge.wait()
         revived = await self._troupe(service).reset()
         if revived:
             self._note("service.reset", service=service)
@@ -544,6 +571,7 @@ class Stage(Actor):
 
     async def kill_member(self, member: str, yes: bool = False) -> dict[str, Any]:
         """SIGKILL the process of *member*; resolves at its end. `Refusal` with neighbours unless *yes*."""
+        await self._in_charge.wait()
         host = await self._troupe(member.partition("/")[0]).host_of(member)
         if host is None or host.dead:
             raise Unavailable(f"{member} has no process now", may_have_run=False, reason="not running")

@@ -16,15 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actors.actor import Actor
-from actors.errors import (
-    ActorError,
-    InvalidArgument,
-    NotFound,
-    ServiceFailed,
-    StartFailed,
-    Unavailable,
-    nearest,
-)
+from actors.errors import ActorError, InvalidArgument, NotFound, ServiceFailed, Unavailable, nearest
 from actors.exit import Exit
 from supervisors import facts
 from supervisors.actions import Report
@@ -33,7 +25,7 @@ from supervisors.company import Company, Host, Slot
 from supervisors.driver import Driver
 from supervisors.exits import Verdict
 from supervisors.orders import Begin, DeleteChild, StartChild, Stop, TerminateChild
-from supervisors.playbill import LivingMember, MemberEntry, ServiceEntry
+from supervisors.playbill import EndedMember, LivingMember, MemberEntry, ServiceEntry
 from supervisors.registry import MemberView, ServiceView
 from supervisors.service import ServicePlan
 from supervisors.spec import Kind, Restart, Shutdown
@@ -75,6 +67,8 @@ class Member:
     """An order has its life end so that another begins."""
     has_settled: bool = False
     """It has started, failed once, or waits for room."""
+    is_over: bool = False
+    """It has ended for good, and keeps its place."""
 
 
 @dataclass(eq=False)
@@ -105,6 +99,7 @@ class Troupe(Actor):
         epoch: int,
         entry: ServiceEntry | None,
         living: dict[str, tuple[Host, LivingMember]],
+        ended: dict[str, EndedMember],
     ) -> None:
         self.plan = plan
         self._company = company
@@ -118,6 +113,14 @@ class Troupe(Actor):
         self._entries = {member.name: member for member in entry.members} if entry is not None else {}
         self._living = living
         """Members that run already: they are taken over, not started."""
+        self._ended = {
+            name: (each.incarnation, exit_from_plain(each.exit)[0], each.handled)
+            for name, each in ended.items()
+        }
+        """How lives ended while nobody was in charge, where their hosts could say."""
+        self._resumed: dict[str, MemberEntry] = {}
+        """Members of an earlier stage whose turn has not come yet."""
+        self._fallen: list[tuple[str, str | None]] = []
         self._size = entry.size if entry is not None else plan.size
         # Views of a later stage are newer than all of an earlier one.
         self._version = epoch << 32
@@ -126,12 +129,15 @@ class Troupe(Actor):
         self._is_stopping = False
         self._end: asyncio.Future[Exit] | None = None
         self._settled: list[tuple[set[str], asyncio.Future[None]]] = []
-        self._incarnations: dict[str, int] = dict(entry.left) if entry is not None else {}
+        self._incarnations: dict[str, int] = {}
+        if entry is not None:
+            self._incarnations = entry.left | {each.name: each.incarnation for each in entry.members}
         """Of members that have left: their names come back, their counters go on."""
         self._moves: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """One coming or going at a time for each name: orders to scale may cross."""
         self._unexplained: list[Unexplained] = []
         """Oldest first."""
+        self._keeping: asyncio.Task[None] | None = None
         self._driver = self._new_driver()
 
     async def on_start(self) -> None:
@@ -141,11 +147,16 @@ class Troupe(Actor):
         self._changed()
         if self._failed:
             self._end.set_result(Exit("shutdown", "intensity"))
+            for number in range(self._size):
+                self._spec(self._name(number))
             return
         wanted = self._size
         # Who runs beyond the size was leaving when the stage went away.
         self._size = max([wanted, *(_number(name) + 1 for name in self._living)])
+        self._resumed = dict(self._entries)
         specs = tuple(self._spec(self._name(number)) for number in range(self._size))
+        self._entries.clear()
+        self._meet()
         begun = self._driver.order(Begin, specs)
         settled = self._when_settled({spec.id for spec in specs})
         # Whichever is first: a member that waits for room must not hold up the rest of the app.
@@ -192,6 +203,7 @@ class Troupe(Actor):
         leaving = [self._name(number) for number in reversed(range(size, before))]
         await asyncio.gather(*map(self._enter, coming), *map(self._leave, leaving))
         await self._when_settled(set(coming))
+        self._keep_later()
         pending = {name: member.pending for name, member in self._members.items() if member.pending}
         return {
             "service": self.plan.name,
@@ -280,6 +292,7 @@ class Troupe(Actor):
             return False
         self._failed = ""
         self._end = asyncio.get_running_loop().create_future()
+        self._incarnations |= {name: member.incarnation for name, member in self._members.items()}
         self._members.clear()
         self._unexplained.clear()
         self._driver = self._new_driver()
@@ -299,6 +312,10 @@ class Troupe(Actor):
         member = self._members.get(name)
         if member is None or member.incarnation != incarnation:
             return
+        if self._living.pop(name, None) is not None:
+            # It has not been taken over yet, and need not be.
+            self._ended[name], member.traceback = (incarnation, exit, handled), traceback
+            return
         if member.task is not None and not member.task.done():
             # The two come on different ways: that it had started is told before that it ended.
             await asyncio.wait([member.task])
@@ -313,6 +330,13 @@ class Troupe(Actor):
         member = self._members.get(name)
         if member is not None and member.incarnation == incarnation:
             member.has_worked = True
+
+    async def host_leaves(self, host: Host) -> None:
+        """A host is about to end: callers go elsewhere before its members stop."""
+        for member in self._members.values():
+            if member.host is host:
+                member.renewing = True
+        self._publish()
 
     async def host_died(self, host: Host, members: tuple[str, ...], verdict: Verdict) -> None:
         """A host's process ended, and all of *members* with it: one incident."""
@@ -361,10 +385,20 @@ class Troupe(Actor):
                 member.uid,
                 member.incarnation,
                 member.slot.name if member.slot is not None else None,
+                self._state(member.name) == "running",
+                member.is_over,
             )
             for member in self._members.values()
         )
         return ServiceEntry(self.plan.name, self._size, self._failed, members, dict(self._incarnations))
+
+    def _keep_later(self) -> None:
+        """Have the playbill know what has become of this service; nothing waits for it."""
+
+        async def keep() -> None:
+            await self._commit(self._playbill_entry())
+
+        self._keeping = asyncio.get_running_loop().create_task(keep())
 
     async def host_of(self, name: str) -> Host | None:
         """The host a member lives in now. `NotFound`."""
@@ -436,12 +470,16 @@ class Troupe(Actor):
 
     def _state(self, name: str) -> str:
         member = self._members[name]
+        if name in self._living:
+            return "running" if member.is_registered else "starting"
         try:
             state = self._driver.supervision.state_of(name)
         except ActorError:
             return "stopped"
         if member.pending:
             return "pending"
+        if state == "stopped" and not (member.has_settled or member.leaving or self._failed):
+            return "starting"  # its turn has not come: whoever asks for it waits
         if member.renewing and state == "running":
             return "restarting"
         if member.leaving and state in ("running", "stopping"):
@@ -550,6 +588,7 @@ class Troupe(Actor):
                 child=self.plan.name,
                 service=self.plan.name,
             )
+            self._keep_later()
         if self._end is not None and not self._end.done():
             self._end.set_result(exit)
         self._changed()
@@ -564,29 +603,81 @@ class Troupe(Actor):
         if known is not None:
             self._members[name] = Member(name, known.uid, known.incarnation)
         else:
-            self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.get(name, 0))
+            self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.pop(name, 0))
         return MemberSpec(name, self.plan.restart, self.plan.shutdown)
 
-    def _take_up(self, member: Member, host: Host, living: LivingMember) -> None:
-        """A member that runs already goes on, in the same process and life."""
-        member.uid, member.incarnation, member.has_worked = living.uid, living.incarnation, living.has_worked
-        member.host, member.slot, member.is_registered, member.has_settled = host, host.slot, True, True
-        host.handler_timeout = self.plan.handler_timeout
+    def _meet(self) -> None:
+        """Members that run already go on, in the same process and life; nobody sees them come and go."""
+        for name, (host, living) in self._living.items():
+            member = self._members[name]
+            member.uid, member.incarnation = living.uid, living.incarnation
+            member.has_worked, member.is_registered = living.has_worked, living.is_running
+            member.host, member.slot = host, host.slot
+            host.handler_timeout = self.plan.handler_timeout
+
+    def _has_past(self, member: Member, known: MemberEntry | None) -> bool:
+        """Whether an earlier stage has left more of it than a name: else it was about to start, and does."""
+        if member.name in self._living:
+            return True
+        if known is None:
+            return False
+        ended_in, *_ = self._ended.get(member.name, (0,))
+        return known.is_running or known.is_over or ended_in == member.incarnation > 0
+
+    async def _resume(self, member: Member, known: MemberEntry | None) -> None:
+        """Go on with a member of an earlier stage: where it runs or starts, or from its end."""
+        host, living = self._living.pop(member.name, (None, None))
+        if host is not None and living is not None and not host.dead:
+            if living.is_running:
+                member.has_settled = True
+                self._driver.feed(facts.Started(member.name))
+                self._changed()
+            else:
+                await self._launch(member, host)
+        elif known is not None and known.is_over:
+            member.is_over = member.has_settled = True
+            self._driver.feed(facts.Ignored(member.name))
+        else:
+            self._mourn(member, known)
+
+    def _mourn(self, member: Member, known: MemberEntry | None) -> None:
+        """A life ended while nobody was in charge: what follows is what would have followed then."""
+        incarnation, exit, handled = self._ended.pop(member.name, (0, Exit("killed"), 0))
         self._driver.feed(facts.Started(member.name))
+        if incarnation == member.incarnation:
+            member.last_exit = exit
+            self._driver.feed(facts.Exited((member.name,), exit, handled))
+        else:
+            if not self._fallen:
+                asyncio.get_running_loop().call_soon(self._bury)
+            self._fallen.append((member.name, known.slot if known is not None else None))
+        self._changed()
+
+    def _bury(self) -> None:
+        """Whose process ended while nobody was in charge: those of one process are one incident."""
+        exit = Exit("killed", "while the stage was away")
+        fallen, self._fallen = self._fallen, []
+        for slot in dict.fromkeys(slot for _, slot in fallen):
+            names = tuple(name for name, its_slot in fallen if its_slot == slot)
+            for name in names:
+                member = self._members[name]
+                member.last_exit, member.host, member.is_registered = exit, None, False
+            # They are said to have worked: whatever they did, an earlier stage was content with it.
+            self._driver.feed(facts.Exited(names, exit, handled=1))
         self._changed()
 
     async def _start(self, member: Member) -> None:
-        found = self._living.pop(member.name, None)
-        if found is not None and not found[0].dead:
-            self._take_up(member, *found)
+        known = self._resumed.pop(member.name, None)
+        if self._has_past(member, known):
+            await self._resume(member, known)
             return
         member.incarnation += 1
+        member.is_over = member.renewing = False
         member.has_worked = False
-        incarnation = member.incarnation
         slot = member.slot = self._company.slot_for(self.plan, member.name)
         try:
             host = await self._company.man(slot, self.plan, lambda reason: self._pend(member, reason))
-        except StartFailed as error:
+        except ActorError as error:
             member.last_exit = Exit("start_failed", str(error))
             self._driver.feed(facts.StartFailed(member.name, member.last_exit))
             return
@@ -595,6 +686,10 @@ class Troupe(Actor):
         self._changed()
         # A stage that comes after us must not give this incarnation again.
         await self._commit(self._playbill_entry())
+        await self._launch(member, host)
+
+    async def _launch(self, member: Member, host: Host) -> None:
+        incarnation = member.incarnation
         try:
             assert host.ref is not None
             host.starting.add(member.name)
@@ -619,6 +714,7 @@ class Troupe(Actor):
                 pid=member.host.pid if member.host else None,
             )
             self._driver.feed(facts.Started(member.name))
+            self._keep_later()
         elif outcome[0] == "ignored":
             member.has_settled = True
             self._driver.feed(facts.Ignored(member.name))
@@ -689,6 +785,9 @@ class _MemberLauncher:
         member.slot = member.host = None
         member.is_registered = False
         member.uid = random.getrandbits(63) or 1
+        if not (member.leaving or troupe._is_stopping):
+            member.is_over = True
+            troupe._keep_later()
         troupe._changed()
 
     def _task(self, coroutine: Any) -> asyncio.Task[None]:

@@ -180,3 +180,20 @@ def test_a_life_that_worked_is_remembered_though_others_fill_the_window() -> Non
 def test_wrong_flags_are_refused(intensity: Any, period: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"RestartWindow (intensity|period)="):
         RestartWindow(intensity, period)
+
+
+def test_a_life_that_worked_counts_as_long_as_the_period_however_many_failed_starts_follow() -> None:
+    """A service whose dependency is away for a second has not failed for good."""
+    window = RestartWindow(3, 5.0)
+    window.count(1.0, handled=7)
+    for _ in range(10):
+        window.count(1.0)
+
+    assert window.is_over(1.0)
+    assert window.has_handled
+    window.count(6.1)
+    assert not window.has_handled
+
+
+def test_a_window_without_attempts_has_handled_nothing() -> None:
+    assert not RestartWindow(3, 5.0).has_handled
