@@ -1,8 +1,8 @@
 """
 Arrivals: what comes in from other processes.
 
-The receiving thread verifies, decodes and settles replies; everything else it hands
-to the loop, once for all that is there. A frame that fails a check is dropped and
+Whoever reads the inbox, the loop or a thread for it, verifies, decodes and settles
+replies; everything else is for the loop, handed over once for all that is there. A frame that fails a check is dropped and
 counted before anything in it is decoded; a message that cannot be decoded is
 refused and harms no other.
 """
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _FOREIGN_MARK = "%"
 """What the method name of a foreign call begins with: its argument is JSON text, and so is its answer."""
 
+_AT_ONCE = 64
+"""Asks that idle actors handle before the loop does anything else."""
+
 _Work = list[tuple[Peer, Envelope, Any]]
 
 
@@ -48,6 +51,7 @@ class Arrivals:
         self._sealer = sealer
         self._unpickles = not foreign
         self._own_id = 0
+        self._at_once_left = 0
         self.rejected_frames = 0
         # An answer is settled here and now; the rest concerns cells, and they live on the loop.
         self._at_once: dict[int, Callable[[Peer, Envelope], None]] = {
@@ -68,10 +72,10 @@ class Arrivals:
             Kind.TERMINATED: self._terminated,
         }
 
-    # -- on the inbox's thread ---------------------------------------------------------
+    # -- on the thread that reads the inbox --------------------------------------------
 
-    def receive(self, frames: list[bytes]) -> None:
-        """Take frames as they came; never raises."""
+    def receive(self, frames: list[bytes]) -> Callable[[], None] | None:
+        """Take frames as they came; never raises. See `transport.Receive`."""
         decoding.system = self._system
         own_id = self._own_id = self._own_id or host_id_of(self._transport.address)
         work: _Work = []
@@ -95,8 +99,7 @@ class Arrivals:
                         work.append((peer, one, self._content(one)))
                 except Exception as error:
                     self._reject(f"{type(error).__name__}: {error}", len(one.body))
-        if work:
-            self._system._inbox.post(self._take_in, work)
+        return partial(self._system._on_loop, self._take_in, work) if work else None
 
     def _reject(self, reason: str, size: int) -> None:
         self.rejected_frames += 1
@@ -180,6 +183,8 @@ class Arrivals:
 
     def _take_in(self, work: _Work) -> None:
         told: dict[Peer, int] = {}
+        self._at_once_left = _AT_ONCE
+        self._remote.hold_back()
         for peer, one, content in work:
             take = self._on_loop.get(one.kind, self._unknown)
             try:
@@ -190,6 +195,7 @@ class Arrivals:
                 told[peer] = one.call_id
         for peer, tell_id in told.items():
             self._remote.send(peer, Kind.TAKEN, tell_id, b"")
+        self._remote.let_go(at_once=self._at_once_left > 0)
 
     def _ask(self, peer: Peer, one: Envelope, content: Any) -> None:
         answer = RemoteAnswer(self._system, peer, one.call_id, one.codec)
@@ -202,7 +208,8 @@ class Arrivals:
             self._control(target, message, answer)
         else:
             peer.serving[one.call_id] = message
-            self._hand_in(target, message)
+            self._at_once_left -= 1
+            self._hand_in(target, message, now=self._at_once_left >= 0)
 
     def _tell(self, peer: Peer, one: Envelope, content: Any) -> None:
         answer = RemoteTell(self._system, peer, one.call_id, one.codec)
@@ -232,7 +239,7 @@ class Arrivals:
             raise InvalidArgument(f"this is no call: {error}") from error
         return message, (name, uid)
 
-    def _hand_in(self, target: tuple[str, int], message: Message) -> None:
+    def _hand_in(self, target: tuple[str, int], message: Message, *, now: bool = False) -> None:
         system = self._system
         try:
             cell = system._cell_of(*target)
@@ -241,7 +248,7 @@ class Arrivals:
             assert message.answer is not None
             message.answer._answer_refused(error)
         else:
-            cell.deliver(message)
+            cell.deliver(message, now=now)
 
     def _control(self, target: tuple[str, int], message: Message, answer: RemoteAnswer) -> None:
         name, uid = target

@@ -17,7 +17,6 @@ from actors import _deadlock
 from actors._life import Life
 from actors._mailbox import Mailbox
 from actors._message import Message, Notice
-from actors._runner import Runner
 from actors.actor import Actor, methods_of
 from actors.errors import ActorError, ActorStopped, Cancelled, MailboxFull, StartFailed
 from actors.events import ActorExited, ActorStarted, DeadLettered
@@ -354,8 +353,8 @@ class Cell:
 
     # -- messages --------------------------------------------------------------------
 
-    def deliver(self, message: Message) -> bool:
-        """Take a user message, or refuse it."""
+    def deliver(self, message: Message, *, now: bool = False) -> bool:
+        """Take a user message, or refuse it. With *now* an idle actor handles it before this returns."""
         life = self.life
         message.cell = self
         if self._refuses:
@@ -365,6 +364,8 @@ class Cell:
         blockers = _deadlock.blockers(self, message) if message.chain else []
         if deadlock := _deadlock.found(self, message, blockers):
             return self._refuse(message, "deadlock", deadlock)
+        if now and not blockers and self._handle_now(message):
+            return True
         if not self.mailbox.put(message):
             full = MailboxFull(f"{self.name} has {self.mailbox.limit} messages waiting, its limit")
             return self._refuse(message, "mailbox full", full)
@@ -373,6 +374,18 @@ class Cell:
             self._set_to_work(life)
         for call in blockers:
             call.suspect(message)
+        return True
+
+    def _handle_now(self, message: Message) -> bool:
+        life = self.life
+        if life is None or life.runners >= self.concurrency or self.mailbox or not self.serves(life):
+            return False
+        runner = self.system._runners.one_that_waits()
+        if runner is None:
+            return False
+        life.runners += 1
+        self.system._counts.accepted += 1
+        runner.handle_now(self, life, message)
         return True
 
     def notify(self, key: Any, terminated: Terminated) -> None:
@@ -415,7 +428,7 @@ class Cell:
 
     def _set_to_work(self, life: Life) -> None:
         life.runners += 1
-        self.system._task(Runner(self, life).run())
+        self.system._runners.set_to_work(self, life)
 
     def runner_ended(self, life: Life) -> None:
         """A runner of *life* has nothing more to do."""

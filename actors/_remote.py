@@ -55,13 +55,16 @@ class Remote:
         self._peers: dict[str, Peer] = {}
         self._peers_lock = threading.Lock()
         self._closed = False
+        self._receives_apart = False
         self._dirty: list[Peer] = []
+        self._holds_back = False
+        """True while what came in is being handled: the answers leave together afterwards."""
         self._postponed = 0
         self._watch_ids = itertools.count(1)
         self._arrivals: Arrivals | None = None
         self.address = ""
 
-    def open(self) -> None:
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open the inbox. Without a transport: nng in the run root, with the key all systems there share."""
         if self._transport is None:
             root = ensure_private_dir(run_root())
@@ -70,8 +73,15 @@ class Remote:
         self._sealer = Sealer(self._key or bytes(32))
         foreign = self._codec == Codec.JSON
         self._arrivals = Arrivals(self._system, self, self._transport, self._sealer, foreign=foreign)
-        self._transport.listen(self._arrivals.receive)
+        self._transport.listen(self._arrivals.receive, loop)
         self.address = self._transport.address
+
+    def receive_apart(self) -> None:
+        """From now on receiving does not need the loop: another thread waits for what comes."""
+        if not self._receives_apart:
+            self._receives_apart = True
+            assert self._transport is not None
+            self._transport.receive_apart()
 
     async def flush_out(self) -> None:
         """Give what is queued a second to leave."""
@@ -125,7 +135,10 @@ class Remote:
             if peer.is_lost:
                 # Lost since: its calls were failed before this one was among them.
                 calls.fail(call, _gone(call, "its process is gone"))
-            self._flush(peer)
+            if len(calls) == 1 and not peer.dirty and not self._holds_back:
+                peer.flush()  # the only call under way: nothing is about to join it
+            else:
+                self._flush(peer)
 
     def tell(
         self,
@@ -211,12 +224,25 @@ class Remote:
             peer.flush()
         elif not peer.dirty:
             peer.dirty = True
-            if not self._dirty:
+            if not self._dirty and not self._holds_back:
                 assert self._system._loop is not None
                 self._system._loop.call_soon(self._flush_dirty)
             self._dirty.append(peer)
         elif peer.waits % _BURST == 0:
             peer.flush()
+
+    def hold_back(self) -> None:
+        """What is sent from here on waits for `let_go`; loop thread only."""
+        self._holds_back = True
+
+    def let_go(self, *, at_once: bool) -> None:
+        """Send what was held back: now, or at the end of this turn of the loop."""
+        self._holds_back = False
+        if at_once:
+            self._flush_dirty()
+        elif self._dirty:
+            assert self._system._loop is not None
+            self._system._loop.call_soon(self._flush_dirty)
 
     def _flush_dirty(self) -> None:
         if self._system._counts.resuming and self._postponed < _POSTPONES:

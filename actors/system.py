@@ -25,6 +25,7 @@ from actors._loop import LoopInbox, inbox_of
 from actors._message import Message, NoAnswer, Step, current_message
 from actors._names import Names
 from actors._remote import Remote
+from actors._runner import Runners
 from actors._threads import ThreadPool
 from actors._watches import Watches
 from actors.actor import Actor, check_class, check_handler_timeout
@@ -163,9 +164,10 @@ class ActorSystem:
         self._calls = Calls(self.clock, self._on_loop)
         self._calls.on_cancelled = self._caller_gone
         self._threads = ThreadPool(self._inbox)
+        self._runners = Runners(self, loop)
         if self._listens:
             self._remote = Remote(self, self._transport, self._key, foreign=self._foreign)
-            self._remote.open()
+            self._remote.open(loop)
         _systems.append(self)
 
     def stop(self) -> Reply[None]:
@@ -193,6 +195,7 @@ class ActorSystem:
         for call in self._calls.waiting():
             self._calls.fail(call, self._unreachable(call.target))
         self._calls.close()
+        self._runners.close()
         self._threads.close()
         if self in _systems:
             _systems.remove(self)
@@ -530,6 +533,11 @@ class ActorSystem:
     def _is_loop_thread(self) -> bool:
         # Not `asyncio.get_running_loop`: it asks the kernel for the pid each time, 12 % of an ask.
         return threading.get_ident() == self._loop_thread and not self._closed
+
+    def _awaited_elsewhere(self) -> None:
+        """A thread other than the loop's waits for a reply: what the loop does must not delay it."""
+        if self._remote is not None:
+            self._remote.receive_apart()
 
     def _on_loop(self, callback: Callable[..., Any], *args: Any) -> None:
         """Run on the loop: at once when already there, else soon."""
