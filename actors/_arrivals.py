@@ -2,15 +2,16 @@
 Arrivals: what comes in from other processes.
 
 Whoever reads the inbox, the loop or a thread for it, verifies, decodes and settles
-replies; everything else is for the loop, handed over once for all that is there. A frame that fails a check is dropped and
-counted before anything in it is decoded; a message that cannot be decoded is
-refused and harms no other.
+replies; everything else is for the loop, handed over once for all that is there. A
+frame that fails a check is dropped and counted before anything in it is decoded; a
+message that cannot be decoded is refused and harms no other.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
 _FOREIGN_MARK = "%"
 """What the method name of a foreign call begins with: its argument is JSON text, and so is its answer."""
 
-_AT_ONCE = 64
-"""Asks that idle actors handle before the loop does anything else."""
+_AT_ONCE = 0.002
+"""Seconds that idle actors may handle what came in before the loop does anything else."""
+
+_PICKLE = int(Codec.PICKLE)
+_CALLS = (int(Kind.ASK), int(Kind.TELL))
 
 _Work = list[tuple[Peer, Envelope, Any]]
 
@@ -51,7 +55,7 @@ class Arrivals:
         self._sealer = sealer
         self._unpickles = not foreign
         self._own_id = 0
-        self._at_once_left = 0
+        self._at_once_until = 0.0
         self.rejected_frames = 0
         # An answer is settled here and now; the rest concerns cells, and they live on the loop.
         self._at_once: dict[int, Callable[[Peer, Envelope], None]] = {
@@ -79,6 +83,7 @@ class Arrivals:
         decoding.system = self._system
         own_id = self._own_id = self._own_id or host_id_of(self._transport.address)
         work: _Work = []
+        settles = self._at_once.get
         for data in frames:
             try:
                 frame = self._sealer.open(data, own_id)
@@ -92,11 +97,11 @@ class Arrivals:
                 continue
             for one in batch:
                 try:
-                    at_once = self._at_once.get(one.kind)
+                    at_once = settles(one.kind)
                     if at_once is not None:
                         at_once(peer, one)
                     else:
-                        work.append((peer, one, self._content(one)))
+                        work.append((peer, one, self._content(one) if one.kind in _CALLS else None))
                 except Exception as error:
                     self._reject(f"{type(error).__name__}: {error}", len(one.body))
         return partial(self._system._on_loop, self._take_in, work) if work else None
@@ -113,10 +118,8 @@ class Arrivals:
         return pickling.loads(one.body)
 
     def _content(self, one: Envelope) -> Any:
-        if one.kind not in (Kind.ASK, Kind.TELL):
-            return None
         try:
-            return self._decode(one)
+            return pickling.loads(one.body) if one.codec == _PICKLE and self._unpickles else self._decode(one)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             return SerializationError(f"the receiver cannot decode the message: {reason}")
@@ -126,7 +129,9 @@ class Arrivals:
         if call is None:
             return  # late: its caller has its outcome already
         try:
-            value = self._decode(one)
+            value = (
+                pickling.loads(one.body) if one.codec == _PICKLE and self._unpickles else self._decode(one)
+            )
         except Exception as error:
             call._reject(_undecodable(call, error))
         else:
@@ -183,7 +188,7 @@ class Arrivals:
 
     def _take_in(self, work: _Work) -> None:
         told: dict[Peer, int] = {}
-        self._at_once_left = _AT_ONCE
+        until = self._at_once_until = time.monotonic() + _AT_ONCE
         self._remote.hold_back()
         for peer, one, content in work:
             take = self._on_loop.get(one.kind, self._unknown)
@@ -195,7 +200,7 @@ class Arrivals:
                 told[peer] = one.call_id
         for peer, tell_id in told.items():
             self._remote.send(peer, Kind.TAKEN, tell_id, b"")
-        self._remote.let_go(at_once=self._at_once_left > 0)
+        self._remote.let_go(at_once=time.monotonic() < until)
 
     def _ask(self, peer: Peer, one: Envelope, content: Any) -> None:
         answer = RemoteAnswer(self._system, peer, one.call_id, one.codec)
@@ -204,12 +209,11 @@ class Arrivals:
         except ActorError as error:
             answer._answer_refused(error)
             return
-        if message.method.startswith(_controls.MARK) and not message.foreign:
+        if message.method[0] == _controls.MARK and not message.foreign:
             self._control(target, message, answer)
         else:
             peer.serving[one.call_id] = message
-            self._at_once_left -= 1
-            self._hand_in(target, message, now=self._at_once_left >= 0)
+            self._hand_in(target, message, now=time.monotonic() < self._at_once_until)
 
     def _tell(self, peer: Peer, one: Envelope, content: Any) -> None:
         answer = RemoteTell(self._system, peer, one.call_id, one.codec)
@@ -232,17 +236,17 @@ class Arrivals:
             if len(content) > 6:
                 message.chain = tuple(Step(*step) for step in content[6:])
             message.pin = pin
-            if method.startswith(_FOREIGN_MARK):
-                message.method = method.removeprefix(_FOREIGN_MARK)
+            if method[0] == _FOREIGN_MARK:
+                message.method = method[1:]
                 message.foreign = True
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, LookupError) as error:
             raise InvalidArgument(f"this is no call: {error}") from error
         return message, (name, uid)
 
     def _hand_in(self, target: tuple[str, int], message: Message, *, now: bool = False) -> None:
         system = self._system
         try:
-            cell = system._cell_of(*target)
+            cell = system._names.cell_of(*target)
         except ActorError as error:
             system._refuse_unreached(target[0], message.sender_name, message.method, error)
             assert message.answer is not None

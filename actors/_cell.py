@@ -362,7 +362,7 @@ class Cell:
         if message.cancelled:
             return self._refuse(message, "cancelled", Cancelled("cancelled before it was taken"))
         blockers = _deadlock.blockers(self, message) if message.chain else []
-        if deadlock := _deadlock.found(self, message, blockers):
+        if blockers and (deadlock := _deadlock.found(self, message, blockers)):
             return self._refuse(message, "deadlock", deadlock)
         if now and not blockers and self._handle_now(message):
             return True

@@ -120,7 +120,8 @@ class Remote:
         chain: tuple[Step, ...],
     ) -> None:
         """Send an ask; failing to is an outcome of the call like any other."""
-        remaining = None if call.deadline_at == math.inf else call.deadline_at - self._system.clock.now()
+        deadline_at = call.deadline_at
+        remaining = None if deadline_at == math.inf else deadline_at - self._system.clock.now()
         calls = self._system._calls
         try:
             body = self._encode(ref, call.method, remaining, args, kwargs, sender, chain)
@@ -175,11 +176,11 @@ class Remote:
             problem = SerializationError(f"the result has {len(body)} bytes, a message at most {MAX_BODY}")
             kind, body = Kind.ERROR, encode_error(problem, codec)
         try:
-            peer.put(envelope(kind, codec, call_id, body))
+            waits = peer.put(envelope(kind, codec, call_id, body))
         except OutboxFull:
             self._lost(peer, "it does not read what we send")
             return
-        if not peer.dirty or peer.waits % _BURST == 0:
+        if not peer.dirty or waits % _BURST == 0:
             self._flush(peer)
 
     def send(self, peer: Peer, kind: int, call_id: int, body: bytes, codec: int | None = None) -> None:

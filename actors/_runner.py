@@ -2,20 +2,22 @@
 Runners: they take messages from a mailbox and run their handlers, one after the other.
 
 A cell sets as many to work as its concurrency allows; each stops when the mailbox is
-empty and waits for the next cell that needs one. A handler ends with a value, with an error that is an answer, with one that is
-a crash, or cut short; whoever waits is answered in every case.
+empty and waits for the next cell that needs one. A handler ends with a value, with an
+error that is an answer, with one that is a crash, or cut short; whoever waits is
+answered in every case.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from contextvars import Context as ContextVars
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import foreign
 from actors._drive import drive, resume
-from actors._message import Message, TimerMessage
+from actors._message import Message, TimerMessage, current_message
 from actors.actor import Method, hook_of, unknown_method
 from actors.errors import (
     ActorError,
@@ -56,8 +58,8 @@ class Runner:
         "_cell",
         "_cut_from_outside",
         "_life",
-        "_runners",
         "_rung",
+        "_runners",
         "_task",
         "_worker",
     )
@@ -259,12 +261,15 @@ class Runner:
     def _first_step(self, message: Message, method: Method) -> Any:
         """Begin an async handler: None when it has ended and is answered, else what is left to await."""
         life = self._life
-        run = life.cell.system._fresh_context(message).run
+        run = self._runners.base_context.copy().run
         try:
+            run(current_message.set, message)
             coroutine = run(method.function, life.instance, *message.args, **message.kwargs)
             future = run(coroutine.send, None)
         except StopIteration as stop:
-            self._answer(message, stop.value)
+            life.handled += 1
+            if (answer := message.answer) is not None:
+                answer._answer(foreign.to_json(stop.value) if message.foreign else stop.value)
             return None
         except asyncio.CancelledError:
             self._cut(message)
@@ -458,8 +463,12 @@ def _out_of_time(message: Message) -> None:
 class Runners:
     """The runners of one system. Loop thread only."""
 
-    def __init__(self, system: ActorSystem, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, system: ActorSystem, loop: asyncio.AbstractEventLoop, base_context: ContextVars
+    ) -> None:
         self.system = system
+        self.base_context = base_context
+        """What the program had set when the system was made; each message starts from there."""
         self.loop = loop
         self._waiting: list[Runner] = []
         self._closed = False

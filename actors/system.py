@@ -164,7 +164,7 @@ class ActorSystem:
         self._calls = Calls(self.clock, self._on_loop)
         self._calls.on_cancelled = self._caller_gone
         self._threads = ThreadPool(self._inbox)
-        self._runners = Runners(self, loop)
+        self._runners = Runners(self, loop, self._base_context)
         if self._listens:
             self._remote = Remote(self, self._transport, self._key, foreign=self._foreign)
             self._remote.open(loop)

@@ -57,7 +57,7 @@ class Transport(Protocol):
         """
 
     def receive_apart(self) -> None:
-        """Receive on a thread of the transport's own from now on, whatever the loop does; any other thread."""
+        """Receive on a thread of the transport's own from now on; on any thread but the loop's."""
 
     def link(self, address: str, on_lost: Callable[[], None]) -> Link:
         """A link to *address*, not yet open. *on_lost* may come from any thread, at most once."""

@@ -28,7 +28,13 @@ INHERITED = {
 }
 """Underscore names of the other package that a subclass uses on itself."""
 
-FOREIGN = {"os._exit", "ray._raylet", "state._initialize_global_state"}
+FOREIGN = {
+    "os._exit",
+    "ray._raylet",
+    "state._initialize_global_state",
+    "asyncio.tasks._enter_task",  # these two: "Extending asyncio" in the manual
+    "asyncio.tasks._leave_task",
+}
 """Underscore names of the standard library and of vendors, used on purpose."""
 
 
