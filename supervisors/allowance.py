@@ -83,6 +83,8 @@ class SharedAllowance:
             cause.counted_for = failed[0].id
             window = self._budget.window(cause.counts_as)
             cause.is_within = window.count(now, owner=cause.counted_for, is_open=cause.is_open)
+            if not cause.is_open:
+                cause.is_within = not window.is_surely_over
 
     def count_again(self, failed: Sequence[Child], cause: Cause, known: Cause) -> None:
         if cause.counted_for is not None:
@@ -90,7 +92,9 @@ class SharedAllowance:
             cause.is_within = True
             if attempt is not None and known.counts:
                 window = self._budget.window(known.counts_as)
-                cause.is_within = window.enter(replace(attempt, is_open=False))
+                window.enter(replace(attempt, is_open=False))
+                # Of those that are still open each decides when its own cause is known.
+                cause.is_within = not window.is_surely_over
 
     def holds(self, cause: Cause, everyone: Iterable[Child]) -> bool:
         return cause.is_within

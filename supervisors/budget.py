@@ -96,6 +96,11 @@ class RestartWindow:
         return len(self._attempts) > self.intensity
 
     @property
+    def is_surely_over(self) -> bool:
+        """True when there are too many, whatever comes of the open ones."""
+        return len(self._attempts) - self._open > self.intensity
+
+    @property
     def restarts(self) -> int:
         """Attempts in the window, when it was last looked at; open ones aside, at most intensity + 1."""
         return len(self._attempts)

@@ -1106,6 +1106,32 @@ class TestCauses:
         assert world.drain() == ["start a"]
         assert world.finished is None
 
+    @pytest.mark.parametrize("second_is_open", [True, False])
+    def test_nobody_gives_up_because_of_one_whose_cause_is_open(self, second_is_open: bool) -> None:
+        """Two ends are one too many, if the first counts; the second one's cause is known before."""
+        world = running("a", "b", intensity=1)
+        world.crash("a", exit=self.KILLED, cause_open=True)
+        world.crash("b", exit=self.OOM, cause_open=second_is_open)
+        if second_is_open:
+            world.send(facts.CauseKnown(("b",), self.OOM))
+
+        assert (world.finished, states(world)) == (None, {"a": "running", "b": "running"})
+
+        world.send(facts.CauseKnown(("a",), self.OOM))
+
+        assert world.finished == GAVE_UP
+
+    def test_one_that_is_known_earlier_does_not_decide_for_a_later_one(self) -> None:
+        world = running("a", intensity=1)
+        world.crash("a", exit=self.KILLED, cause_open=True)
+        world.crash("a", exit=Exit("killed"), cause_open=True)
+
+        world.send(facts.CauseKnown(("a",), self.OOM))
+        assert world.finished is None
+        world.send(facts.CauseKnown(("a",), Exit("node_lost")))
+
+        assert (world.finished, states(world)) == (None, {"a": "running"})
+
     def test_while_it_waits_for_the_cause_a_stop_is_served(self) -> None:
         world = running("a", "b", intensity=0)
         world.crash("a", exit=self.KILLED, cause_open=True)
