@@ -37,6 +37,9 @@ _FOREIGN_MARK = "%"
 _AT_ONCE = 0.002
 """Seconds that idle actors may handle what came in before the loop does anything else."""
 
+_FEW = 8
+"""Messages of one turn up to which that is worth it: behind a mailbox each next one costs 1 µs less."""
+
 _PICKLE = int(Codec.PICKLE)
 _CALLS = (int(Kind.ASK), int(Kind.TELL))
 
@@ -188,7 +191,7 @@ class Arrivals:
 
     def _take_in(self, work: _Work) -> None:
         told: dict[Peer, int] = {}
-        until = self._at_once_until = time.monotonic() + _AT_ONCE
+        until = self._at_once_until = time.monotonic() + _AT_ONCE if len(work) <= _FEW else 0.0
         self._remote.hold_back()
         for peer, one, content in work:
             take = self._on_loop.get(one.kind, self._unknown)

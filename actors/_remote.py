@@ -32,6 +32,8 @@ from actors.wire import Codec, Kind, Sealer, envelope
 if TYPE_CHECKING:
     from actors.system import ActorSystem
 
+_ASK = int(Kind.ASK)
+
 _BURST = 256
 """Messages of one turn after which a frame leaves early, so that both sides of a burst work at once."""
 
@@ -125,8 +127,8 @@ class Remote:
         calls = self._system._calls
         try:
             body = self._encode(ref, call.method, remaining, args, kwargs, sender, chain)
-            peer = self.peer(address)
-            peer.put(envelope(Kind.ASK, self._codec, call.call_id, body), call)
+            peer = self._peers.get(address) or self.peer(address)
+            peer.put(envelope(_ASK, self._codec, call.call_id, body), call)
         except OutboxFull as error:
             calls.refuse(call, MailboxFull(f"the way to {ref._name} is full: {error}"))
         except ActorError as error:

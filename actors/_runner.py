@@ -158,7 +158,7 @@ class Runner:
         """Handle messages until none is left."""
         cell, life = self._cell, self._life
         counts = cell.system._counts
-        take = cell.mailbox.take
+        take, admit, step, end = cell.mailbox.take, self._admit, self._step, self._end
         if self._begun is not None:
             message, method, rest = self._begun
             self._begun = None
@@ -168,21 +168,20 @@ class Runner:
                 self._end(message)
         turn = 0
         while cell.serves(life) and not self._cut_from_outside:
-            message_or_none = take()
-            if message_or_none is None:
+            taken = take()
+            if taken is None:
                 return
-            message = message_or_none
-            found = self._admit(message)
+            found = admit(taken)
             if found is None:
                 continue
-            self._begin(message, found)
+            self._begin(taken, found)
             try:
                 # A handler that never waits is done after its first step: no coroutine of ours for it.
-                rest = self._step(message, found)
+                rest = step(taken, found)
                 if rest is not None:
-                    await self._handle(message, found, rest)
+                    await self._handle(taken, found, rest)
             finally:
-                self._end(message)
+                end(taken)
             turn += 1
             if turn % _TURN == 0:
                 counts.resuming += 1

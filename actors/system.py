@@ -380,10 +380,14 @@ class ActorSystem:
         *,
         streams: bool = False,
     ) -> Reply[Any]:
-        call = Call(self, ref, method, ref._timeout)
+        timeout = ref._timeout
+        call = Call(self, ref, method, timeout)
         call.given_timeout = ref._timeout_given
         sender = current_message.get()
-        self._set_deadline(call, ref, sender, streams=streams)
+        if streams or sender is not None:
+            self._set_deadline(call, ref, sender, streams=streams)
+        elif timeout is not None:
+            call.deadline_at = self.clock.now() + timeout
         self._calls.add(call)
         self._dispatch(call, ref, args, kwargs, sender)
         return call
