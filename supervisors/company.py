@@ -12,7 +12,7 @@ import contextlib
 import math
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,6 +39,9 @@ _REFILL_PAUSE = 0.3
 """Seconds after a promotion before the next understudy is started: the restart goes first."""
 _WHEREABOUTS_LIMIT = 3.0
 """Seconds that a new stage waits for hosts to say where they are; a stopped one would never."""
+_PATIENCE = 0.5
+"""Seconds that Ray may take to make a slot (2 ms measured, on idle CPUs) before there seems to be no room."""
+_GLANCE = 0.02
 _CAUSE_LIMIT = 1.0
 """Seconds in which Ray may say why a process ended; 11 to 166 ms measured."""
 _FIND_LIMIT = 12.0
@@ -118,6 +121,7 @@ class Company:
         on_died: Callable[[Host, tuple[str, ...], Verdict], None],
         on_explained: Callable[[Host, tuple[str, ...], Verdict, Verdict], None],
         on_refused: Callable[[], None],
+        everybody_told: Callable[[], Awaitable[None]],
         on_event: Callable[..., None],
     ) -> None:
         from supervisors import _ray
@@ -129,6 +133,7 @@ class Company:
         self._understudies = understudies
         self._on_died = on_died
         self._on_explained = on_explained
+        self._everybody_told = everybody_told
         self._on_event = on_event
         self._calls = ThreadPoolExecutor(1, thread_name_prefix="ray-calls")
         self._causes = ThreadPoolExecutor(4, thread_name_prefix="ray-causes")
@@ -331,11 +336,16 @@ class Company:
         if not slot.is_made:
             slot.is_made = True
             await self._call(self._ray.make_slot, slot.name, slot.bundle, slot.labels)
+        clock = self._system.clock
+        patient_until = clock.now() + _PATIENCE
         while True:
             view = await self._call(self._ray.slot_state, slot.name)
             if view.state == "ready":
                 slot.node_id = view.node_id
                 return
+            if view.state == "pending" and clock.now() < patient_until:
+                await asyncio.sleep(_GLANCE)
+                continue
             nodes = await self.look_at_nodes()
             on_pending(placement.why_pending(slot.bundle, slot.labels, nodes))
             await asyncio.sleep(_POLL)
@@ -400,6 +410,8 @@ class Company:
     async def _give_back(self, slot: Slot) -> None:
         host = slot.host
         if host is not None and not host.dead:
+            # Who has not heard yet that its members have left still sends to them, and is to be refused.
+            await self._everybody_told()
             await self.dismiss(host)
         if slot.is_made:
             await self._call(self._ray.remove_slot, slot.name)
