@@ -39,9 +39,6 @@ _REFILL_PAUSE = 0.3
 """Seconds after a promotion before the next understudy is started: the restart goes first."""
 _WHEREABOUTS_LIMIT = 3.0
 """Seconds that a new stage waits for hosts to say where they are; a stopped one would never."""
-_PATIENCE = 0.5
-"""Seconds that Ray may take to make a slot (2 ms measured, on idle CPUs) before there seems to be no room."""
-_GLANCE = 0.02
 _CAUSE_LIMIT = 1.0
 """Seconds in which Ray may say why a process ended; 11 to 166 ms measured."""
 _FIND_LIMIT = 12.0
@@ -336,16 +333,11 @@ class Company:
         if not slot.is_made:
             slot.is_made = True
             await self._call(self._ray.make_slot, slot.name, slot.bundle, slot.labels)
-        clock = self._system.clock
-        patient_until = clock.now() + _PATIENCE
         while True:
             view = await self._call(self._ray.slot_state, slot.name)
             if view.state == "ready":
                 slot.node_id = view.node_id
                 return
-            if view.state == "pending" and clock.now() < patient_until:
-                await asyncio.sleep(_GLANCE)
-                continue
             nodes = await self.look_at_nodes()
             on_pending(placement.why_pending(slot.bundle, slot.labels, nodes))
             await asyncio.sleep(_POLL)
