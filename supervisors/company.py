@@ -12,6 +12,7 @@ import contextlib
 import math
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -333,13 +334,15 @@ class Company:
         if not slot.is_made:
             slot.is_made = True
             await self._call(self._ray.make_slot, slot.name, slot.bundle, slot.labels)
+        begun = time.monotonic()
         while True:
             view = await self._call(self._ray.slot_state, slot.name)
             if view.state == "ready":
                 slot.node_id = view.node_id
                 return
             nodes = await self.look_at_nodes()
-            on_pending(placement.why_pending(slot.bundle, slot.labels, nodes))
+            if time.monotonic() - begun >= placement.patience(slot.bundle, slot.labels, nodes):
+                on_pending(placement.why_pending(slot.bundle, slot.labels, nodes))
             await asyncio.sleep(_POLL)
 
     async def _place_freely(self, slot: Slot, on_pending: Callable[[str], None]) -> None:

@@ -12,6 +12,12 @@ from typing import Protocol
 
 _UNITS = {"memory": "memory", "CPU": "CPU", "GPU": "GPU"}
 
+# Seconds in which Ray may place a bundle before anyone is told that it waits. Ray's view of
+# what is free lags by about its report interval (0.1 s), and on a busy machine its scheduler
+# took over 1 s for a bundle with all the room in the world.
+_PATIENCE_WITH_ROOM = 10.0
+_PATIENCE_WITHOUT_ROOM = 1.0
+
 
 class NodeLike(Protocol):
     """What is known of a node (`_ray.NodeView`)."""
@@ -82,6 +88,18 @@ def why_pending(bundle: Mapping[str, float], labels: Mapping[str, str], nodes: S
     if not lacking:
         lacking = [f"needs {_several(bundle)} on one node; no node has it all free"]
     return "; ".join(lacking)
+
+
+def patience(bundle: Mapping[str, float], labels: Mapping[str, str], nodes: Sequence[NodeLike]) -> float:
+    """Seconds before a *bundle* that Ray has not placed counts as pending; 0 where no node is big enough."""
+    alive = [node for node in nodes if node.alive and has_labels(node, labels)]
+    if any(_holds(node.available, bundle) for node in alive):
+        return _PATIENCE_WITH_ROOM
+    return _PATIENCE_WITHOUT_ROOM if any(_holds(node.resources, bundle) for node in alive) else 0.0
+
+
+def _holds(resources: Mapping[str, float], bundle: Mapping[str, float]) -> bool:
+    return all(resources.get(name, 0.0) >= amount - 1e-9 for name, amount in bundle.items())
 
 
 def _fits_now(name: str, amount: float, nodes: Sequence[NodeLike]) -> bool:

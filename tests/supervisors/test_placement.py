@@ -95,3 +95,21 @@ def test_why_something_waits_is_said_in_words(
     bundle: Mapping[str, float], labels: Mapping[str, str], nodes: list[Node], sentence: str
 ) -> None:
     assert placement.why_pending(bundle, labels, nodes) == sentence
+
+
+@pytest.mark.parametrize(
+    ("bundle", "labels", "nodes", "seconds"),
+    [
+        ({"GPU": 1.0}, {}, [Node()], 0.0),
+        ({"CPU": 1.0}, {"zone": "x"}, [Node()], 0.0),
+        ({"CPU": 1.0}, {}, [Node(alive=False)], 0.0),
+        ({"CPU": 1.0, "press": 1.0}, {}, [Node("a"), Node("b", resources={"press": 1.0})], 0.0),
+        ({"CPU": 0.5}, {}, [Node(available={"CPU": 0.25})], 1.0),
+        ({"CPU": 1.0}, {}, [Node()], 10.0),
+        ({"CPU": 1.0}, {}, [Node(available={}), Node("b")], 10.0),
+    ],
+)
+def test_ray_is_given_time_for_what_has_room_and_a_moment_for_what_may_get_it(
+    bundle: Mapping[str, float], labels: Mapping[str, str], nodes: list[Node], seconds: float
+) -> None:
+    assert placement.patience(bundle, labels, nodes) == seconds
