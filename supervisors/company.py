@@ -13,7 +13,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -119,6 +119,7 @@ class Company:
         on_died: Callable[[Host, tuple[str, ...], Verdict], None],
         on_explained: Callable[[Host, tuple[str, ...], Verdict, Verdict], None],
         on_refused: Callable[[], None],
+        everybody_told: Callable[[], Awaitable[None]],
         on_event: Callable[..., None],
     ) -> None:
         from supervisors import _ray
@@ -130,6 +131,7 @@ class Company:
         self._understudies = understudies
         self._on_died = on_died
         self._on_explained = on_explained
+        self._everybody_told = everybody_told
         self._on_event = on_event
         self._calls = ThreadPoolExecutor(1, thread_name_prefix="ray-calls")
         self._causes = ThreadPoolExecutor(4, thread_name_prefix="ray-causes")
@@ -403,6 +405,8 @@ class Company:
     async def _give_back(self, slot: Slot) -> None:
         host = slot.host
         if host is not None and not host.dead:
+            # Who has not heard yet that its members have left still sends to them, and is to be refused.
+            await self._everybody_told()
             await self.dismiss(host)
         if slot.is_made:
             await self._call(self._ray.remove_slot, slot.name)

@@ -165,6 +165,7 @@ class Stage(Actor):
             on_died=self._host_died,
             on_explained=self._host_explained,
             on_refused=process.close,
+            everybody_told=self._told,
             on_event=self._note,
         )
 

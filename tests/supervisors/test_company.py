@@ -40,10 +40,13 @@ class Stage:
             on_died=lambda host, members, verdict: self.died.append(verdict),
             on_explained=lambda host, members, told, verdict: self.explained.append((told, verdict)),
             on_refused=lambda: None,
+            everybody_told=self.hear,
             on_event=lambda *args, **fields: None,
         )
         self.company._ray = Ray(cause)  # type: ignore[assignment]
         self.run_dir = run_dir
+
+    async def hear(self) -> None: ...
 
     async def lose(self, crash: str = "", lifeline: object = "lifeline", **host_fields: Exit) -> None:
         """A host ends; returns when everything about it has been said."""
