@@ -17,7 +17,6 @@ from actors import _deadlock
 from actors._life import Life
 from actors._mailbox import Mailbox
 from actors._message import Message, Notice
-from actors._runner import Runner
 from actors.actor import Actor, methods_of
 from actors.errors import ActorError, ActorStopped, Cancelled, MailboxFull, StartFailed
 from actors.events import ActorExited, ActorStarted, DeadLettered
@@ -77,6 +76,7 @@ class Cell:
         "cls",
         "concurrency",
         "exit",
+        "handler_timeout",
         "incarnation",
         "kwargs",
         "life",
@@ -106,6 +106,7 @@ class Cell:
         owner: Owner = TEMPORARY,
         mailbox: int,
         concurrency: int,
+        handler_timeout: float,
         shutdown: float,
         incarnation: int = 0,
         roams: bool = False,
@@ -121,6 +122,7 @@ class Cell:
         self.owner = owner
         self.mailbox = Mailbox(mailbox)
         self.concurrency = concurrency
+        self.handler_timeout = handler_timeout
         self.shutdown = shutdown
         self.incarnation = incarnation
         """Lives begun so far; the first is 1."""
@@ -237,7 +239,7 @@ class Cell:
         elif self.state == RUNNING:
             self._take_down(life, exit, shutdown)
         elif shutdown <= 0:
-            life.hurry()
+            life.hurry(exit)
 
     def stop_if_idle(self, life: Life) -> None:
         """Carry out `context.stop` as soon as no handler runs."""
@@ -254,7 +256,7 @@ class Cell:
         self.system._task(self._end_life(life, exit, shutdown))
 
     async def _end_life(self, life: Life, exit: Exit, shutdown: float) -> None:
-        await life.end(exit, shutdown, was_started=True)
+        exit = await life.end(exit, shutdown, was_started=True)
         self._went_down(life, exit, was_started=True)
 
     def _went_down(self, life: Life, exit: Exit, *, was_started: bool) -> None:
@@ -296,8 +298,8 @@ class Cell:
         self.state = ENDED
         self.exit = exit
         self._refuse_all(self.gone())
-        if self.parent is not None and self in self.parent.children:
-            self.parent.children.remove(self)
+        if self.parent is not None:
+            self.parent.children.pop(self, None)
         self.system._ended(self)
         watchers, self.watchers = self.watchers, None
         terminated = Terminated(self.ref()._with(pin=self.incarnation), exit)
@@ -351,8 +353,8 @@ class Cell:
 
     # -- messages --------------------------------------------------------------------
 
-    def deliver(self, message: Message) -> bool:
-        """Take a user message, or refuse it."""
+    def deliver(self, message: Message, *, now: bool = False) -> bool:
+        """Take a user message, or refuse it. With *now* an idle actor handles it before this returns."""
         life = self.life
         message.cell = self
         if self._refuses:
@@ -360,8 +362,10 @@ class Cell:
         if message.cancelled:
             return self._refuse(message, "cancelled", Cancelled("cancelled before it was taken"))
         blockers = _deadlock.blockers(self, message) if message.chain else []
-        if deadlock := _deadlock.found(self, message, blockers):
+        if blockers and (deadlock := _deadlock.found(self, message, blockers)):
             return self._refuse(message, "deadlock", deadlock)
+        if now and not blockers and self._handle_now(message):
+            return True
         if not self.mailbox.put(message):
             full = MailboxFull(f"{self.name} has {self.mailbox.limit} messages waiting, its limit")
             return self._refuse(message, "mailbox full", full)
@@ -370,6 +374,18 @@ class Cell:
             self._set_to_work(life)
         for call in blockers:
             call.suspect(message)
+        return True
+
+    def _handle_now(self, message: Message) -> bool:
+        life = self.life
+        if life is None or life.runners >= self.concurrency or self.mailbox or not self.serves(life):
+            return False
+        runner = self.system._runners.one_that_waits()
+        if runner is None:
+            return False
+        life.runners += 1
+        self.system._counts.accepted += 1
+        runner.handle_now(self, life, message)
         return True
 
     def notify(self, key: Any, terminated: Terminated) -> None:
@@ -412,7 +428,7 @@ class Cell:
 
     def _set_to_work(self, life: Life) -> None:
         life.runners += 1
-        self.system._task(Runner(self, life).run())
+        self.system._runners.set_to_work(self, life)
 
     def runner_ended(self, life: Life) -> None:
         """A runner of *life* has nothing more to do."""

@@ -23,7 +23,7 @@ from actors._timers import Timers
 from actors.actor import Actor, has_sync_methods
 from actors.context import Context
 from actors.errors import StartFailed, Unavailable
-from actors.events import ErrorUnanswered, ThreadAbandoned
+from actors.events import ErrorUnanswered, HandlerAbandoned, ThreadAbandoned
 from actors.exit import Exit, Ignore
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Life:
     """One incarnation. Loop thread only, but for `request_stop` and timers."""
 
     __slots__ = (
-        "_hurried",
+        "_hurried_by",
         "_stopping",
         "_timers",
         "cell",
@@ -52,6 +52,7 @@ class Life:
         "is_begun",
         "is_over",
         "numbers",
+        "on_stopping",
         "own_worker",
         "runners",
         "running",
@@ -69,13 +70,14 @@ class Life:
         """Messages finished without crashing."""
         self.runners = 0
         """Tasks that take messages from the mailbox now."""
-        self.running: list[Message] = []
-        """Messages whose handlers run now."""
+        self.running: dict[Message, None] = {}
+        """Messages whose handlers run now, the oldest first."""
         self.idle: asyncio.Future[None] | None = None
         """Set when somebody waits for the last runner to end."""
         self.task: asyncio.Task[None] | None = None
         """The task that starts this life."""
-        self.children: list[Cell] = []
+        # A dict for its order: the end of one of ten thousand children must not look at the others.
+        self.children: dict[Cell, None] = {}
         """What it spawned, the youngest last."""
         self.numbers: dict[str, itertools.count[int]] = {}
         """For the names of children, by class."""
@@ -92,10 +94,13 @@ class Life:
         """True once the owner knows that a message was finished."""
         self.serves_early = False
         """True once `on_start` has asked to take messages before it returns."""
+        self.on_stopping: Callable[[], None] | None = None
+        """Called when an orderly stop begins, before it waits for running handlers."""
         self._timers: Timers | None = None
         self._stopping: asyncio.Task[Any] | None = None
         """`on_stop` while it runs."""
-        self._hurried = False
+        self._hurried_by: Exit | None = None
+        """The kill that came while it ended."""
 
     # -- beginning -----------------------------------------------------------------
 
@@ -176,9 +181,9 @@ class Life:
         self.end_wanted = exit
         self.cell.system._on_loop(self.cell.stop_if_idle, self)
 
-    def hurry(self) -> None:
+    def hurry(self, exit: Exit) -> None:
         """A kill while it ends: what still runs gets no more time, its children neither."""
-        self._hurried = True
+        self._hurried_by = exit
         if self.idle is not None:
             _settle(self.idle)
         if self._stopping is not None:
@@ -186,19 +191,30 @@ class Life:
         for child in list(self.children):
             child.end_soon(Exit("killed", "parent"), 0.0)
 
-    async def end(self, exit: Exit, shutdown: float, *, was_started: bool) -> None:
-        """Take this life down. Never raises: what `on_stop` raises is reported."""
+    async def end(self, exit: Exit, shutdown: float, *, was_started: bool) -> Exit:
+        """
+        Take this life down, and say what it came to: who overran its shutdown time was killed.
+
+        Never raises: what `on_stop` raises is reported.
+        """
+        in_order = exit.is_clean and was_started and shutdown > 0
+        if in_order and self.on_stopping is not None:
+            self.on_stopping()
         if self._timers is not None:
             self._timers.cancel_all()
         clock = self.cell.system.clock
         gives_up_at = clock.now() + shutdown
-        if self.runners and shutdown > 0 and not self._hurried:
+        was_cut = False
+        if self.runners and shutdown > 0 and self._hurried_by is None:
             await self._wait_idle(shutdown)
         if self.runners:
+            was_cut = True
             await self._cut_short()
         self.is_over = True
-        if exit.is_clean and was_started and shutdown > 0 and not self._hurried:
-            await self._run_on_stop(exit, max(0.0, gives_up_at - clock.now()))
+        if in_order and not was_cut and self._hurried_by is None:
+            was_cut = not await self._run_on_stop(exit, max(0.0, gives_up_at - clock.now()))
+        if was_cut and exit.is_clean:
+            exit = self._hurried_by or Exit("killed", "overran its shutdown time")
         await self.end_children(exit)
         if self._timers is not None:
             self._timers.cancel_all()
@@ -206,6 +222,7 @@ class Life:
         if self.own_worker is not None:
             worker, self.own_worker = self.own_worker, None
             self.cell.system._threads.release(worker)
+        return exit
 
     async def _wait_idle(self, limit: float) -> None:
         """Wait until no handler runs, at most *limit* seconds of the system's clock."""
@@ -234,10 +251,13 @@ class Life:
         if self.runners:
             await asyncio.wait([idle], timeout=_CANCEL_GRACE)
         self.idle = None
+        if self.runners:
+            self.cell.system._emit(HandlerAbandoned(self.cell.name))
 
-    async def _run_on_stop(self, exit: Exit, limit: float) -> None:
+    async def _run_on_stop(self, exit: Exit, limit: float) -> bool:
+        """Run the hook; False when it was cut short."""
         if type(self.instance).on_stop is Actor.on_stop:
-            return
+            return True
         self._stopping = work = asyncio.ensure_future(self._caught(self.instance.on_stop, exit))
         timer = (
             None if limit == math.inf else self.cell.system.clock.call_later(limit, partial(_cancel, work))
@@ -249,11 +269,13 @@ class Life:
             if timer is not None:
                 timer.cancel()
             work.cancel()
-        if not work.cancelled():
-            if (error := work.result()) is not None:
-                self._report("on_stop raised", error)
-        elif not self._hurried:
-            self._report(f"on_stop took longer than the shutdown time ({limit:g} s were left)", None)
+        if work.cancelled():
+            if self._hurried_by is None:
+                self._report(f"on_stop took longer than the shutdown time ({limit:g} s were left)", None)
+            return False
+        if (error := work.result()) is not None:
+            self._report("on_stop raised", error)
+        return True
 
     async def _caught(self, hook: Callable[..., Any], *args: Any) -> BaseException | None:
         # A SystemExit that leaves a task ends the whole loop.
@@ -272,10 +294,9 @@ class Life:
         """Stop what this life started, the youngest first, each within its own shutdown time."""
         reason = exit if exit.is_clean else Exit("shutdown", "parent")
         while self.children:
-            child = self.children[-1]
+            child = next(reversed(self.children))
             await child.stop_for_good(reason)
-            if self.children and self.children[-1] is child:
-                self.children.pop()
+            self.children.pop(child, None)
 
     @property
     def timers(self) -> Timers:

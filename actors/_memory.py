@@ -8,6 +8,7 @@ address that is used once.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -37,12 +38,15 @@ class MemoryTransport:
     def address(self) -> str:
         return self._address
 
-    def listen(self, receive: Receive) -> None:
+    def listen(self, receive: Receive, loop: asyncio.AbstractEventLoop | None = None) -> None:
         _inboxes[self._address] = self
         self._thread = threading.Thread(
             target=self._receive_frames, args=(receive,), name="understudy-inbox", daemon=True
         )
         self._thread.start()
+
+    def receive_apart(self) -> None:
+        """It does so from the start."""
 
     def link(self, address: str, on_lost: Callable[[], None]) -> Link:
         host_id_of(address)
@@ -70,7 +74,8 @@ class MemoryTransport:
                 self.frames.clear()
                 self.changed.notify_all()
             if frames:
-                receive(frames)
+                if (rest := receive(frames)) is not None:
+                    rest()
             elif self._closed:
                 return
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from actors._life import Life
     from actors._peers import Peer
     from actors.actor import Method
+    from actors.clock import Timer
     from actors.system import ActorSystem
 
 
@@ -76,6 +77,7 @@ class Message:
         "sender",
         "task",
         "threaded",
+        "watch",
     )
 
     is_special = False
@@ -111,6 +113,8 @@ class Message:
         """Who handles it."""
         self.task: asyncio.Task[Any] | None = None
         """The task whose handler works on it now."""
+        self.watch: Timer | None = None
+        """Runs while its handler does, where the actor has a `handler_timeout`."""
         self.cancelled = ""
         """Why it should not run on: `caller`, `deadline`, `stop`, or empty."""
 

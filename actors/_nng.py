@@ -8,10 +8,15 @@ nng would deliver a socket's queue to whoever listens next on the same path.
 A blocking call that begins while another thread closes the socket never returns
 (nng 1.11: a socket's waiters are failed before it counts as closed; 1 of 60 closes).
 So the receiving thread closes its socket itself, and sending never blocks in nng.
+
+An inbox that only its loop cares for is read by the loop: between two processes a
+question and its answer then take 184 µs, with a receiving thread in each 217, with
+Req/Rep and no loop at all 150 (uvloop, 2 cores).
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import select
@@ -53,26 +58,47 @@ class NngTransport:
         self._directory = directory
         self._host_id = new_host_id()
         self._address = ""
-        self._closing = False
+        self._receive: Receive
+        self._socket: pynng.Pull0 | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The loop that reads the inbox; None once a thread does."""
+        self._recv_fd = -1
+        self._reading = threading.Lock()
+        """Held while the loop reads, and to end that."""
         self._thread: threading.Thread | None = None
+        self._message = ffi.new("nng_msg **")
+        self._closing = False
 
     @property
     def address(self) -> str:
         return self._address
 
-    def listen(self, receive: Receive) -> None:
+    def listen(self, receive: Receive, loop: asyncio.AbstractEventLoop | None = None) -> None:
         socket = pynng.Pull0(recv_buffer_size=128, recv_max_size=MAX_FRAME)
         try:
             self._address = self._bind(socket)
             socket.listen(self._back_door)
+            self._recv_fd = socket.recv_fd
         except BaseException:
             socket.close()
             raise
-        self._thread = threading.Thread(
-            target=self._receive_frames, args=(socket, receive), name="understudy-inbox", daemon=True
-        )
-        self._thread.start()
+        self._socket, self._receive = socket, receive
         _open_sockets.add(self)
+        if loop is None:
+            self.receive_apart()
+        else:
+            self._loop = loop
+            loop.add_reader(self._recv_fd, self._read_on_loop, loop)
+
+    def receive_apart(self) -> None:
+        with self._reading:
+            if self._thread is None and self._socket is not None and not self._closing:
+                # The loop takes its reader out itself, when it next looks at it.
+                self._loop = None
+                self._thread = threading.Thread(
+                    target=self._read_on_thread, args=(self._socket,), name="understudy-inbox", daemon=True
+                )
+                self._thread.start()
 
     @property
     def _back_door(self) -> str:
@@ -98,12 +124,18 @@ class NngTransport:
         return _NngLink(address, on_lost)
 
     def close(self) -> None:
-        thread = self._thread
-        if thread is None or self._closing:
-            return
-        self._closing = True
+        with self._reading:
+            socket, thread = self._socket, self._thread
+            if socket is None or self._closing:
+                return
+            self._closing = True
+            loop, self._loop = self._loop, None
         _open_sockets.discard(self)
-        if thread is not threading.current_thread():
+        if thread is None:
+            if loop is not None and not loop.is_closed():
+                loop.remove_reader(self._recv_fd)
+            socket.close()
+        elif thread is not threading.current_thread():
             with pynng.Push0() as waker:
                 try:
                     waker.dial(self._back_door, block=True)
@@ -114,22 +146,36 @@ class NngTransport:
         if self._address.startswith("ipc://"):
             Path(self._address.removeprefix("ipc://")).unlink(missing_ok=True)
 
-    def _receive_frames(self, socket: pynng.Pull0, receive: Receive) -> None:
-        message = ffi.new("nng_msg **")
-        handle = socket.socket
+    def _read_on_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._reading:
+            if self._loop is None:
+                loop.remove_reader(self._recv_fd)
+                return
+            assert self._socket is not None
+            frames = self._batch(lib.nng_recvmsg(self._socket.socket, self._message, lib.NNG_FLAG_NONBLOCK))
+            rest = self._receive(frames) if frames else None
+        if rest is not None:
+            rest()
+
+    def _read_on_thread(self, socket: pynng.Pull0) -> None:
         while not self._closing:
-            status = lib.nng_recvmsg(handle, message, 0)
-            frames: list[bytes] = []
-            while status == 0:
-                frames.append(_taken(message[0]))
-                if len(frames) >= _BATCH:
-                    break
-                status = lib.nng_recvmsg(handle, message, lib.NNG_FLAG_NONBLOCK)
+            frames = self._batch(lib.nng_recvmsg(socket.socket, self._message, 0))
             if self._closing and frames[-1:] == [b""]:
                 frames.pop()
-            if frames:
-                receive(frames)
+            if frames and (rest := self._receive(frames)) is not None:
+                rest()
         socket.close()
+
+    def _batch(self, status: int) -> list[bytes]:
+        """What the receiving call with *status* brought, and all that waits behind it."""
+        assert self._socket is not None
+        handle, message, frames = self._socket.socket, self._message, []
+        while status == 0:
+            frames.append(_taken(message[0]))
+            if len(frames) >= _BATCH:
+                break
+            status = lib.nng_recvmsg(handle, message, lib.NNG_FLAG_NONBLOCK)
+        return frames
 
 
 def _taken(message: Any) -> bytes:

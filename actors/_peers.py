@@ -105,8 +105,8 @@ class Peer:
 
     # -- sending ---------------------------------------------------------------
 
-    def put(self, chunk: bytes, owner: Unsent | None = None) -> None:
-        """Queue one envelope; it leaves with the next `flush`. `OutboxFull` beyond 256 MB."""
+    def put(self, chunk: bytes, owner: Unsent | None = None) -> int:
+        """Queue one envelope until the next `flush`; returns how many wait. `OutboxFull` beyond 256 MB."""
         with self._lock:
             if not self.is_lost:
                 queued = self._queued_bytes + len(chunk)
@@ -114,9 +114,10 @@ class Peer:
                     raise OutboxFull(f"{self._queued_bytes} bytes wait for {self.address}")
                 self._queued_bytes = queued
                 self._outbox.append((chunk, owner))
-                return
+                return len(self._outbox)
         if owner is not None:
             owner.never_sent("its process is gone")
+        return 0
 
     def put_tell(self, codec: int, body: bytes, tell: SentTell) -> None:
         """Queue a tell. Numbers leave in order, so one confirmation covers all before it."""

@@ -32,6 +32,8 @@ from actors.wire import Codec, Kind, Sealer, envelope
 if TYPE_CHECKING:
     from actors.system import ActorSystem
 
+_ASK = int(Kind.ASK)
+
 _BURST = 256
 """Messages of one turn after which a frame leaves early, so that both sides of a burst work at once."""
 
@@ -55,13 +57,16 @@ class Remote:
         self._peers: dict[str, Peer] = {}
         self._peers_lock = threading.Lock()
         self._closed = False
+        self._receives_apart = False
         self._dirty: list[Peer] = []
+        self._holds_back = False
+        """True while what came in is being handled: the answers leave together afterwards."""
         self._postponed = 0
         self._watch_ids = itertools.count(1)
         self._arrivals: Arrivals | None = None
         self.address = ""
 
-    def open(self) -> None:
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open the inbox. Without a transport: nng in the run root, with the key all systems there share."""
         if self._transport is None:
             root = ensure_private_dir(run_root())
@@ -70,8 +75,15 @@ class Remote:
         self._sealer = Sealer(self._key or bytes(32))
         foreign = self._codec == Codec.JSON
         self._arrivals = Arrivals(self._system, self, self._transport, self._sealer, foreign=foreign)
-        self._transport.listen(self._arrivals.receive)
+        self._transport.listen(self._arrivals.receive, loop)
         self.address = self._transport.address
+
+    def receive_apart(self) -> None:
+        """From now on receiving does not need the loop: another thread waits for what comes."""
+        if not self._receives_apart:
+            self._receives_apart = True
+            assert self._transport is not None
+            self._transport.receive_apart()
 
     async def flush_out(self) -> None:
         """Give what is queued a second to leave."""
@@ -110,12 +122,13 @@ class Remote:
         chain: tuple[Step, ...],
     ) -> None:
         """Send an ask; failing to is an outcome of the call like any other."""
-        remaining = None if call.deadline_at == math.inf else call.deadline_at - self._system.clock.now()
+        deadline_at = call.deadline_at
+        remaining = None if deadline_at == math.inf else deadline_at - self._system.clock.now()
         calls = self._system._calls
         try:
             body = self._encode(ref, call.method, remaining, args, kwargs, sender, chain)
-            peer = self.peer(address)
-            peer.put(envelope(Kind.ASK, self._codec, call.call_id, body), call)
+            peer = self._peers.get(address) or self.peer(address)
+            peer.put(envelope(_ASK, self._codec, call.call_id, body), call)
         except OutboxFull as error:
             calls.refuse(call, MailboxFull(f"the way to {ref._name} is full: {error}"))
         except ActorError as error:
@@ -125,7 +138,10 @@ class Remote:
             if peer.is_lost:
                 # Lost since: its calls were failed before this one was among them.
                 calls.fail(call, _gone(call, "its process is gone"))
-            self._flush(peer)
+            if len(calls) == 1 and not peer.dirty and not self._holds_back:
+                peer.flush()  # the only call under way: nothing is about to join it
+            else:
+                self._flush(peer)
 
     def tell(
         self,
@@ -162,11 +178,11 @@ class Remote:
             problem = SerializationError(f"the result has {len(body)} bytes, a message at most {MAX_BODY}")
             kind, body = Kind.ERROR, encode_error(problem, codec)
         try:
-            peer.put(envelope(kind, codec, call_id, body))
+            waits = peer.put(envelope(kind, codec, call_id, body))
         except OutboxFull:
             self._lost(peer, "it does not read what we send")
             return
-        if not peer.dirty or peer.waits % _BURST == 0:
+        if not peer.dirty or waits % _BURST == 0:
             self._flush(peer)
 
     def send(self, peer: Peer, kind: int, call_id: int, body: bytes, codec: int | None = None) -> None:
@@ -211,12 +227,25 @@ class Remote:
             peer.flush()
         elif not peer.dirty:
             peer.dirty = True
-            if not self._dirty:
+            if not self._dirty and not self._holds_back:
                 assert self._system._loop is not None
                 self._system._loop.call_soon(self._flush_dirty)
             self._dirty.append(peer)
         elif peer.waits % _BURST == 0:
             peer.flush()
+
+    def hold_back(self) -> None:
+        """What is sent from here on waits for `let_go`; loop thread only."""
+        self._holds_back = True
+
+    def let_go(self, *, at_once: bool) -> None:
+        """Send what was held back: now, or at the end of this turn of the loop."""
+        self._holds_back = False
+        if at_once:
+            self._flush_dirty()
+        elif self._dirty:
+            assert self._system._loop is not None
+            self._system._loop.call_soon(self._flush_dirty)
 
     def _flush_dirty(self) -> None:
         if self._system._counts.resuming and self._postponed < _POSTPONES:

@@ -41,6 +41,8 @@ class Actor:
     """Messages that may wait; one more is refused with `MailboxFull`."""
     concurrency: ClassVar[int] = 1
     """Handlers that may run at the same time."""
+    handler_timeout: ClassVar[float] = math.inf
+    """Seconds that one handler may run, waiting included; beyond them the actor ends with `Exit("hung")`."""
     own_thread: ClassVar[bool] = False
     """True gives `__init__` and all `def` handlers one thread for life (sqlite, CUDA)."""
     ask_timeout: ClassVar[float | None] = 5.0
@@ -172,20 +174,39 @@ def unknown_method(cls: type, name: str) -> str:
     return f"{cls.__name__} has no method {name!r}{nearest(name, methods_of(cls))}"
 
 
+_signatures: WeakKeyDictionary[type, inspect.Signature] = WeakKeyDictionary()
+
+
+def signature_of(cls: type) -> inspect.Signature:
+    """The signature of a class's constructor."""
+    found = _signatures.get(cls)
+    if found is None:
+        # Of a class without an `__init__` it takes 130 µs: Python parses a text.
+        found = _signatures[cls] = inspect.signature(cls)
+    return found
+
+
 def check_class(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """`InvalidArgument` unless *cls* is an actor class and *args*, *kwargs* fit its constructor."""
     if not (isinstance(cls, type) and issubclass(cls, Actor)):
         raise InvalidArgument(f"actor_class={cls!r} is not a subclass of Actor")
     try:
-        inspect.signature(cls).bind(*args, **kwargs)
+        signature_of(cls).bind(*args, **kwargs)
     except TypeError as error:
         raise InvalidArgument(f"the arguments do not fit {cls.__name__}: {error}") from None
+
+
+def check_handler_timeout(owner: str, value: object) -> None:
+    """`InvalidArgument` unless *value* is seconds above 0, or infinity."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise InvalidArgument(f"{owner}handler_timeout={value!r} must be seconds above 0, or math.inf")
 
 
 def _check_defaults(cls: type[Actor]) -> None:
     for field, value in (("mailbox", cls.mailbox), ("concurrency", cls.concurrency)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InvalidArgument(f"{cls.__name__}.{field}={value!r} must be an integer of at least 1")
+    check_handler_timeout(cls.__name__ + ".", cls.handler_timeout)
     timeout = cls.ask_timeout
     if timeout is not None and (not isinstance(timeout, (int, float)) or math.isnan(timeout) or timeout <= 0):
         raise InvalidArgument(f"{cls.__name__}.ask_timeout={timeout!r} must be seconds above 0, or None")

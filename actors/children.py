@@ -8,6 +8,7 @@ and watchers outlive its restarts, until it is forgotten.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.context import Context
@@ -36,10 +37,18 @@ class Reports(Protocol):
 
 
 class Children:
-    """The supervised children of the actor that *context* belongs to."""
+    """
+    The supervised children of the actor that *context* belongs to.
 
-    def __init__(self, context: Context, reports: Reports) -> None:
+    *on_stopping* is called when an orderly stop of that actor begins, before it waits for handlers:
+    they may be orders that wait for children.
+    """
+
+    def __init__(
+        self, context: Context, reports: Reports, *, on_stopping: Callable[[], None] | None = None
+    ) -> None:
         self._life = context._life
+        self._life.on_stopping = on_stopping
         self._reports = reports
         self._cell_by_id: dict[str, Cell] = {}
         self._id_by_cell: dict[Cell, str] = {}
@@ -56,6 +65,7 @@ class Children:
         shutdown: float = 5.0,
         mailbox: int | None = None,
         concurrency: int | None = None,
+        handler_timeout: float | None = None,
         name: str | None = None,
         uid: int | None = None,
         incarnation: int | None = None,
@@ -81,6 +91,7 @@ class Children:
                     owner=self,
                     mailbox=mailbox,
                     concurrency=concurrency,
+                    handler_timeout=handler_timeout,
                     shutdown=shutdown,
                     uid=uid,
                     roams=name is not None,
@@ -112,6 +123,13 @@ class Children:
         """A ref to a child that was started, None for others."""
         cell = self._cell_by_id.get(child_id)
         return cell.ref() if cell is not None else None
+
+    def id_of(self, ref: Ref[Any]) -> str | None:
+        """The child that *ref* means; None for strangers, and for lives of a child that are over."""
+        cell = self._life.cell.system._names.cells.get(ref._name)
+        if cell is None or ref._uid not in (0, cell.uid) or ref._pin not in (0, cell.incarnation):
+            return None
+        return self._id_by_cell.get(cell)
 
     # -- what cells report (`_cell.Owner`) ---------------------------------------------
 

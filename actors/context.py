@@ -96,7 +96,7 @@ class Context:
         return self._spawn(cls, args, kwargs)
 
     def options(self, **options: Any) -> ContextOptions:
-        """`spawn` with `name=, mailbox=, concurrency=`, and `after`/`every` with `key=`."""
+        """`spawn` with `name=, mailbox=, concurrency=, handler_timeout=`, and `after`/`every` with `key=`."""
         return ContextOptions(self, options)
 
     def watch(self, ref: Ref[Any]) -> None:
@@ -170,7 +170,7 @@ class ContextOptions:
     __slots__ = ("_context", "_options")
 
     def __init__(self, context: Context, options: dict[str, Any]) -> None:
-        known = ("name", "mailbox", "concurrency", "key")
+        known = ("name", "mailbox", "concurrency", "handler_timeout", "key")
         for option in options:
             if option not in known:
                 raise InvalidArgument(f"options({option}=…) is unknown{nearest(option, known)}")

@@ -27,6 +27,7 @@ not as one of these.
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -169,5 +170,6 @@ class StartFailed(ActorError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the known name most like *word*, else the empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    # Of the first thousand: ten thousand names hold up the loop for 200 ms.
+    close = difflib.get_close_matches(word, itertools.islice(known, 1000), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

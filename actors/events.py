@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import traceback
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actors.exit import Exit
+from actors.throttle import Throttle
+from actors.tracebacks import users_traceback
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,23 @@ class Event:
 
     kind: ClassVar[str] = "event"
 
+    @property
+    def level(self) -> str:
+        """How it is logged: `warning`, `error`, or empty for not at all."""
+        return ""
+
     def fields(self) -> dict[str, Any]:
         """Its fields as a plain dict, for logs and tools."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Base of those that an operator should see."""
+
+    @property
+    def level(self) -> str:
+        return "warning"
 
 
 Sink = Callable[[Event], None]
@@ -49,9 +65,13 @@ class ActorExited(Event):
     handled: int
     """Messages this life finished without crashing."""
 
+    @property
+    def level(self) -> str:
+        return "" if self.exit.is_clean else "error"
+
 
 @dataclass(frozen=True, slots=True)
-class DeadLettered(Event):
+class DeadLettered(Warned):
     """A message that reached nobody. Its payload is not kept."""
 
     kind: ClassVar[str] = "message.dead_lettered"
@@ -62,7 +82,7 @@ class DeadLettered(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class FrameRejected(Event):
+class FrameRejected(Warned):
     """Bytes on our socket that were dropped before anything in them was decoded."""
 
     kind: ClassVar[str] = "frame.rejected"
@@ -80,7 +100,7 @@ class PeerLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyUnread(Event):
+class ReplyUnread(Warned):
     """A call failed and nobody looked at its `Reply`."""
 
     kind: ClassVar[str] = "reply.unread"
@@ -90,7 +110,7 @@ class ReplyUnread(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorUnanswered(Event):
+class ErrorUnanswered(Warned):
     """An error that would have been an answer, had anybody asked: from a tell, a timer, or `on_stop`."""
 
     kind: ClassVar[str] = "error.unanswered"
@@ -101,25 +121,50 @@ class ErrorUnanswered(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ThreadAbandoned(Event):
+class ThreadAbandoned(Warned):
     """A `def` handler outlived its actor's shutdown time; its thread goes on until it returns."""
 
     kind: ClassVar[str] = "thread.abandoned"
     actor: str
 
 
+@dataclass(frozen=True, slots=True)
+class HandlerAbandoned(Warned):
+    """An `async` handler was cancelled and did not end; it goes on until it does."""
+
+    kind: ClassVar[str] = "handler.abandoned"
+    actor: str
+
+
+_throttle = Throttle()
+
+
 def log_sink(event: Event) -> None:
-    """Log crashes, dead letters, rejected frames and unread failures; ignore the ordinary course."""
-    if isinstance(event, ActorExited):
-        if event.exit.is_clean:
-            return
-        error = event.exit.detail if isinstance(event.exit.detail, BaseException) else None
-        fields = {"actor": event.actor, "incarnation": event.incarnation, "reason": str(event.exit)}
-        if error is not None:
-            fields["traceback"] = "\n" + "".join(traceback.format_exception(error)).rstrip()
-        logger().error(event.kind, **fields)
-    elif isinstance(event, (DeadLettered, ErrorUnanswered, FrameRejected, ReplyUnread, ThreadAbandoned)):
-        logger().warning(event.kind, **event.fields())
+    """
+    Log crashes, reports, dead letters, rejected frames and unread failures; ignore the ordinary course.
+
+    Of equal lines about the same actor the first five, then one a second with the number left out.
+    """
+    if not event.level:
+        return
+    fields = _crash_fields(event) if isinstance(event, ActorExited) else event.fields()
+    about = next((fields[key] for key in _ABOUT if key in fields), None)
+    left_out = _throttle.admit((event.kind, fields.get("context"), about), time.monotonic())
+    if left_out is None:
+        return
+    if left_out:
+        fields["left_out"] = left_out
+    getattr(logger(), event.level)(event.kind, **fields)
+
+
+_ABOUT = ("actor", "child", "target")
+
+
+def _crash_fields(event: ActorExited) -> dict[str, Any]:
+    fields = {"actor": event.actor, "incarnation": event.incarnation, "reason": str(event.exit)}
+    if isinstance(event.exit.detail, BaseException):
+        fields["traceback"] = "\n" + users_traceback(event.exit.detail)
+    return fields
 
 
 def logger(**values: Any) -> Any:

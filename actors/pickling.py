@@ -46,6 +46,12 @@ def encode_call(
 ) -> bytes:
     """The pickle of a call; `SerializationError` names the argument that cannot travel."""
     try:
+        data = pickle.dumps(message, 5)
+        if b"__main__" not in data:
+            return data
+    except Exception:
+        pass  # perhaps by value
+    try:
         return dumps(message)
     except Exception as error:
         places = [(f"argument {number}", value) for number, value in enumerate(args, 1)]

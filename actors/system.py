@@ -25,9 +25,10 @@ from actors._loop import LoopInbox, inbox_of
 from actors._message import Message, NoAnswer, Step, current_message
 from actors._names import Names
 from actors._remote import Remote
+from actors._runner import Runners
 from actors._threads import ThreadPool
 from actors._watches import Watches
-from actors.actor import Actor, check_class
+from actors.actor import Actor, check_class, check_handler_timeout
 from actors.address import new_host_id, split_target
 from actors.clock import Clock, LoopClock
 from actors.directory import Directory
@@ -91,7 +92,7 @@ class ActorSystem:
         """Tells this system from all others, in chains of asks."""
         self._counts = Counts()
         self._names = Names()
-        self._top: list[Cell] = []
+        self._top: dict[Cell, None] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._base_context = copy_context()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -163,9 +164,10 @@ class ActorSystem:
         self._calls = Calls(self.clock, self._on_loop)
         self._calls.on_cancelled = self._caller_gone
         self._threads = ThreadPool(self._inbox)
+        self._runners = Runners(self, loop, self._base_context)
         if self._listens:
             self._remote = Remote(self, self._transport, self._key, foreign=self._foreign)
-            self._remote.open()
+            self._remote.open(loop)
         _systems.append(self)
 
     def stop(self) -> Reply[None]:
@@ -184,7 +186,7 @@ class ActorSystem:
 
     async def _stop(self) -> None:
         while self._top:
-            await self._top[-1].stop_for_good(Exit("shutdown"))
+            await next(reversed(self._top)).stop_for_good(Exit("shutdown"))
         if self._remote is not None:
             await self._remote.flush_out()
             self._remote.close()
@@ -193,6 +195,7 @@ class ActorSystem:
         for call in self._calls.waiting():
             self._calls.fail(call, self._unreachable(call.target))
         self._calls.close()
+        self._runners.close()
         self._threads.close()
         if self in _systems:
             _systems.remove(self)
@@ -225,10 +228,16 @@ class ActorSystem:
         return self._spawn(cls, args, kwargs)
 
     def options(
-        self, *, name: str | None = None, mailbox: int | None = None, concurrency: int | None = None
+        self,
+        *,
+        name: str | None = None,
+        mailbox: int | None = None,
+        concurrency: int | None = None,
+        handler_timeout: float | None = None,
     ) -> SpawnOptions:
-        """`spawn` with options of ours beside the user's arguments."""
-        return SpawnOptions(self, {"name": name, "mailbox": mailbox, "concurrency": concurrency})
+        """`spawn` with options of ours beside the user's arguments; None leaves it to the class."""
+        options = {"mailbox": mailbox, "concurrency": concurrency, "handler_timeout": handler_timeout}
+        return SpawnOptions(self, {"name": name, **options})
 
     def find(self, name: str) -> Ref[Any]:
         """The actor of that name in this process. `NotFound` otherwise."""
@@ -283,6 +292,7 @@ class ActorSystem:
         name: str | None = None,
         mailbox: int | None = None,
         concurrency: int | None = None,
+        handler_timeout: float | None = None,
     ) -> Ref[Any]:
         check_class(cls, args, kwargs)
         if self._loop is None or self._closed:
@@ -296,7 +306,14 @@ class ActorSystem:
         elif parent is not None:
             name = f"{parent.cell.name}/{name}"
         cell = self._register(
-            name, cls, args, kwargs, parent=parent, mailbox=mailbox, concurrency=concurrency
+            name,
+            cls,
+            args,
+            kwargs,
+            parent=parent,
+            mailbox=mailbox,
+            concurrency=concurrency,
+            handler_timeout=handler_timeout,
         )
         self._on_loop(cell.start)
         return cell.ref()
@@ -312,6 +329,7 @@ class ActorSystem:
         owner: Owner = TEMPORARY,
         mailbox: int | None = None,
         concurrency: int | None = None,
+        handler_timeout: float | None = None,
         shutdown: float | None = None,
         uid: int | None = None,
         incarnation: int = 0,
@@ -321,6 +339,8 @@ class ActorSystem:
         for option, value in (("mailbox", mailbox), ("concurrency", concurrency)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InvalidArgument(f"{option}={value!r} must be an integer of at least 1")
+        if handler_timeout is not None:
+            check_handler_timeout("", handler_timeout)
         if not isinstance(name, str) or not name:
             raise InvalidArgument(f"name={name!r} must be a word")
         if shutdown is None:
@@ -336,18 +356,18 @@ class ActorSystem:
             owner=owner,
             mailbox=mailbox or cls.mailbox,
             concurrency=concurrency or cls.concurrency,
+            handler_timeout=handler_timeout or cls.handler_timeout,
             shutdown=shutdown,
             incarnation=incarnation,
             roams=roams,
         )
         self._names.take(cell)
-        (self._top if parent is None else parent.children).append(cell)
+        (self._top if parent is None else parent.children)[cell] = None
         return cell
 
     def _ended(self, cell: Cell) -> None:
         self._names.free(cell)
-        if cell in self._top:
-            self._top.remove(cell)
+        self._top.pop(cell, None)
 
     # -- sending -----------------------------------------------------------------------
 
@@ -360,10 +380,14 @@ class ActorSystem:
         *,
         streams: bool = False,
     ) -> Reply[Any]:
-        call = Call(self, ref, method, ref._timeout)
+        timeout = ref._timeout
+        call = Call(self, ref, method, timeout)
         call.given_timeout = ref._timeout_given
         sender = current_message.get()
-        self._set_deadline(call, ref, sender, streams=streams)
+        if streams or sender is not None:
+            self._set_deadline(call, ref, sender, streams=streams)
+        elif timeout is not None:
+            call.deadline_at = self.clock.now() + timeout
         self._calls.add(call)
         self._dispatch(call, ref, args, kwargs, sender)
         return call
@@ -513,6 +537,11 @@ class ActorSystem:
     def _is_loop_thread(self) -> bool:
         # Not `asyncio.get_running_loop`: it asks the kernel for the pid each time, 12 % of an ask.
         return threading.get_ident() == self._loop_thread and not self._closed
+
+    def _awaited_elsewhere(self) -> None:
+        """A thread other than the loop's waits for a reply: what the loop does must not delay it."""
+        if self._remote is not None:
+            self._remote.receive_apart()
 
     def _on_loop(self, callback: Callable[..., Any], *args: Any) -> None:
         """Run on the loop: at once when already there, else soon."""

@@ -9,11 +9,16 @@ contract suite: nng sockets, and memory inside one process.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-Receive = Callable[[list[bytes]], None]
-"""Takes frames on the transport's receiving thread: all that were there, in order."""
+Receive = Callable[[list[bytes]], Callable[[], None] | None]
+"""
+Takes frames: all that were there, in order, one call at a time. Never raises.
+
+What it returns is called next, and may take long: the next frames are perhaps taken meanwhile.
+"""
 
 
 class LinkLost(Exception):
@@ -43,8 +48,16 @@ class Transport(Protocol):
     def address(self) -> str:
         """Where this process listens; valid after `listen`."""
 
-    def listen(self, receive: Receive) -> None:
-        """Open the inbox and call *receive* from its thread from now on."""
+    def listen(self, receive: Receive, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """
+        Open the inbox and call *receive* from a thread of its own from now on.
+
+        With *loop* that may be the loop's thread until `receive_apart`: one thread less on the way.
+        Call it on that thread then, or before the loop runs.
+        """
+
+    def receive_apart(self) -> None:
+        """Receive on a thread of the transport's own from now on; on any thread but the loop's."""
 
     def link(self, address: str, on_lost: Callable[[], None]) -> Link:
         """A link to *address*, not yet open. *on_lost* may come from any thread, at most once."""

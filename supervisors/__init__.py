@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from supervisors.app import App
     from supervisors.backoff import Backoff
     from supervisors.cluster import Cluster, connect
+    from supervisors.dynamic import DynamicSupervisor
     from supervisors.resources import Resources
     from supervisors.service import Service, ServiceRef
     from supervisors.spec import ChildCounts, ChildInfo, ChildSpec
@@ -26,6 +27,7 @@ _HOMES = {
     "ChildInfo": "supervisors.spec",
     "ChildSpec": "supervisors.spec",
     "Cluster": "supervisors.cluster",
+    "DynamicSupervisor": "supervisors.dynamic",
     "Resources": "supervisors.resources",
     "Service": "supervisors.service",
     "ServiceRef": "supervisors.service",
@@ -40,6 +42,7 @@ __all__ = [
     "ChildInfo",
     "ChildSpec",
     "Cluster",
+    "DynamicSupervisor",
     "Resources",
     "Service",
     "ServiceRef",

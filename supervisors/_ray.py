@@ -445,6 +445,10 @@ class _Shell:
         pid = os.getpid()
         return pid, settings.process_start_time(pid) or 0, ray.get_runtime_context().get_node_id(), gpu_ids()
 
+    def whereabouts(self) -> str:
+        """Where the process listens; how a new stage finds it."""
+        return str(getattr(self._opened, "address", ""))
+
     def lifeline(self, epoch: int) -> int:
         """
         Does not return while this process lives, except to make way for a newer call.
@@ -508,8 +512,12 @@ def gpu_ids() -> tuple[str, ...]:
 
 
 def spawn_stage(config: dict[str, Any]) -> RayActor:
-    """Begin to start the stage; `AlreadyStarted` when the namespace has one. See `wait_started`."""
-    return _spawn(StageShell, config, STAGE_NAME, {})
+    """
+    Begin to start the stage; `AlreadyStarted` when the namespace has one. See `wait_started`.
+
+    The one process that Ray restarts: a stage that dies comes back and takes over.
+    """
+    return _spawn(StageShell, config, STAGE_NAME, {"max_restarts": -1})
 
 
 def spawn_host(
@@ -543,11 +551,10 @@ def _spawn(shell: type[_Shell], config: dict[str, Any], name: str, options: dict
             .options(
                 name=name,
                 num_cpus=0,
-                max_restarts=0,
                 lifetime="detached",
                 max_concurrency=_SHELL_CONCURRENCY,
                 enable_task_events=False,
-                **options,
+                **{"max_restarts": 0, **options},
             )
             .remote(config)
         )
@@ -620,6 +627,22 @@ def list_hosts() -> list[str]:
     import ray
 
     return sorted(name for name in ray.util.list_named_actors() if name != STAGE_NAME)
+
+
+def whereabouts(timeout: float) -> dict[str, str]:
+    """Where the hosts of this namespace listen, by name, as far as they say it within *timeout* seconds."""
+    import ray
+
+    actors = [actor for name in list_hosts() if (actor := find_actor(name)) is not None]
+    asked = {actor.handle.whereabouts.remote(): actor.name for actor in actors}
+    if not asked:
+        return {}
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=timeout)
+    found: dict[str, str] = {}
+    for answer in answered:
+        with contextlib.suppress(ray.exceptions.RayError):
+            found[asked[answer]] = ray.get(answer)
+    return {name: address for name, address in found.items() if address}
 
 
 def kill_host(name: str) -> bool:

@@ -21,7 +21,9 @@ Incident = Literal[
     "backing_off",
     "shutdown_overrun",
     "shutdown_failed",
+    "cause_known",
     "gave_up",
+    "auto_shutdown",
 ]
 
 

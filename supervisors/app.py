@@ -35,7 +35,8 @@ class App:
     The services of one application, in the order in which they start.
 
     `name` defaults to the stem of the file that makes it. `understudies` blank processes per node
-    stand ready to take over.
+    stand ready to take over. A process that is silent for `heartbeat_limit` seconds is looked at,
+    and replaced when it turns out to hang.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class App:
         *services: Service[Any],
         name: str | None = None,
         understudies: int = 1,
+        heartbeat_limit: float = 10.0,
         orphan_timeout: float | None = None,
     ) -> None:
         for service in services:
@@ -53,6 +55,7 @@ class App:
         if twice is not None:
             raise InvalidArgument(f"App services: the name {twice!r} stands twice")
         checks.whole("App", "understudies", understudies)
+        checks.positive("App", "heartbeat_limit", heartbeat_limit)
         if orphan_timeout is not None:
             checks.positive("App", "orphan_timeout", orphan_timeout)
         self.services = services
@@ -61,6 +64,7 @@ class App:
             name if name is not None else self.file.stem if self.file else "app"
         )
         self.understudies = understudies
+        self.heartbeat_limit = heartbeat_limit
         self.orphan_timeout = orphan_timeout
 
     def run(
@@ -205,6 +209,7 @@ class Run:
             "run_dir": str(settings.app_dir(self.app.name)),
             "app": self.app.plan(),
             "address": self._address,
+            "heartbeat_limit": self.app.heartbeat_limit,
             "sys_path": _own_path(),
             **self._size,
         }

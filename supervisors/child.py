@@ -24,9 +24,21 @@ class Cause:
 
     exit: Exit
     counts: bool = True
-    is_counted: bool = False
+    ids: frozenset[str] = frozenset()
+    """Whose lives these were."""
+    kind: str = ""
+    """What it counts as, where that is not its own kind: a restart that fails counts as what led to it."""
+    is_open: bool = False
+    """True while the cause is still being looked for."""
+    counted_for: str | None = None
+    """Who it was counted for in a shared window; None while it has not been."""
     is_within: bool = True
-    """Whether the shared window held when this was counted."""
+    """Whether the shared window held with this in it."""
+
+    @property
+    def counts_as(self) -> str:
+        """The kind of exit that it counts as."""
+        return self.kind or self.exit.kind
 
 
 class ChildRow(NamedTuple):
@@ -53,8 +65,10 @@ class Child:
     """One child; changed only by its supervision."""
 
     spec: Spec
-    window: RestartWindow
-    """The budget it counts in: its own, or one that all children share."""
+    number: int = 0
+    """Its place in start order."""
+    window: RestartWindow | None = None
+    """The budget it counts in, where each child has its own."""
     state: State = "stopped"
     restarts: int = 0
     last_exit: Exit | None = None
@@ -62,6 +76,10 @@ class Child:
     """Why the last start failed; None when it did not."""
     cause: Cause | None = None
     """What ended the last life, as long as nothing has been decided about it."""
+    incident: str = ""
+    """What the restart under way counts as if it fails; empty for its own kind."""
+    has_left: bool = False
+    """True when it ended by itself, for good, and nobody has stopped or started it since."""
     handled: int = 0
     """Messages that the last life finished without crashing."""
     waits: int = 0
@@ -107,6 +125,7 @@ class Child:
     def begin(self) -> None:
         """A start was ordered."""
         self.state, self.failure, self.cause, self.handled = "starting", None, None, 0
+        self.has_left = False
 
     def started(self, now: float) -> None:
         """The start succeeded."""

@@ -133,6 +133,36 @@ def events(app_name: str | None, follow: bool, last: int, output: str) -> None:
 
 
 @main.command()
+@click.argument("service")
+@which_app
+@output
+def describe(service: str, app_name: str | None, output: str) -> None:
+    """A service: its class, methods, resources and strategy."""
+    with _door(app_name) as door:
+        found = door.ask("stage", "describe", service)
+    _json(found) if output == "json" else click.echo(status.description_text(found))
+
+
+@main.command()
+@which_app
+@click.option("--period", default=1.0, show_default=True, help="Seconds between two looks.")
+def top(app_name: str | None, period: float) -> None:
+    """A live view of `ps`, until Ctrl-C."""
+    if not period > 0:
+        raise click.UsageError(f"--period {period:g} must be above 0")
+    with _door(app_name) as door:
+        try:
+            while True:
+                screen = status.ps_text(door.ask("stage", "ps"))
+                if sys.stdout.isatty():
+                    click.clear()
+                click.echo(screen)
+                time.sleep(period)
+        except KeyboardInterrupt:
+            pass
+
+
+@main.command()
 @click.option("--sweep", is_flag=True, help="Remove what dead apps have left.")
 @output
 def doctor(sweep: bool, output: str) -> None:
@@ -250,6 +280,35 @@ def _wait_back(door: Door, member: str, old_pid: int, limit: float = 10.0) -> di
                 return row
         time.sleep(0.005)
     return None
+
+
+@main.command()
+@click.argument("name", metavar="SERVICE|MEMBER")
+@click.option("--rolling", is_flag=True, help="One member after the other, each when the one before runs.")
+@which_app
+@output
+def restart(name: str, rolling: bool, app_name: str | None, output: str) -> None:
+    """New lives in order, for a service or one member (`kitchen/2`)."""
+    with _door(app_name) as door:
+        report = door.ask("stage", "restart", name, rolling, timeout=None)
+    _json(report) if output == "json" else click.echo(
+        f"restarted: {', '.join(report['restarted']) or 'nobody'}"
+    )
+
+
+@main.command()
+@click.argument("service")
+@which_app
+@output
+def reset(service: str, app_name: str | None, output: str) -> None:
+    """Revive a service that has failed."""
+    with _door(app_name) as door:
+        report = door.ask("stage", "reset", service, timeout=None)
+    if output == "json":
+        _json(report)
+    else:
+        click.echo(f"{service}: {'revived, ' if report['revived'] else 'had not failed, '}{report['state']}")
+    sys.exit(UNHEALTHY if report["state"] in ("failed", "degraded") else OK)
 
 
 @main.command()

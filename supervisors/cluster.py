@@ -5,9 +5,12 @@ are the same thing: clients of the stage over nng, without Ray.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any, TypeVar, overload
 
-from actors.errors import Unavailable
+from actors.errors import ActorError, Unavailable
+from actors.events import Event, PeerLost
 from actors.ref import Ref, as_order
 from actors.reply import Reply
 from actors.rundir import read_key
@@ -20,6 +23,8 @@ from supervisors.service import ServiceRef
 A = TypeVar("A")
 
 _QUESTION_TIMEOUT = 5.0
+_RETURN_LIMIT = 60.0
+_RETURN_POLL = 0.05
 
 
 def connect(app_name: str | None = None) -> Cluster:
@@ -40,6 +45,8 @@ class Cluster:
         self._registry = Registry(app_name)
         self._system: ActorSystem | None = None
         self._stage: Ref[Any] | None = None
+        self._stage_address = ""
+        self._returning: asyncio.Task[None] | None = None
 
     # -- connecting ------------------------------------------------------------------------
 
@@ -70,6 +77,7 @@ class Cluster:
     def close(self) -> None:
         """Disconnect; the app goes on. Closing twice is fine. From another thread than the system's loop."""
         system, self._system = self._system, None
+        self._stop_waiting()
         if system is not None:
             system.stop().result()
             system.join()
@@ -77,8 +85,14 @@ class Cluster:
     async def aclose(self) -> None:
         """`close` for who opened on a running loop."""
         system, self._system = self._system, None
+        self._stop_waiting()
         if system is not None:
             await system.stop()
+
+    def _stop_waiting(self) -> None:
+        returning, self._returning = self._returning, None
+        if returning is not None and not returning.done():
+            returning.get_loop().call_soon_threadsafe(returning.cancel)
 
     def __enter__(self) -> Cluster:
         return self if self._system is not None else self.open()
@@ -101,8 +115,33 @@ class Cluster:
     def _subscribe(self, system: ActorSystem, record: settings.StageRecord) -> Reply[Any]:
         self._system = system
         spawn_registry(system, self._registry)
+        system.subscribe(self._saw)
+        return self._follow(system, record)
+
+    def _follow(self, system: ActorSystem, record: settings.StageRecord) -> Reply[Any]:
+        self._stage_address = record.address
         self._stage = as_order(system.ref(f"{record.address}#stage"))
         return self._stage.options(timeout=_QUESTION_TIMEOUT).subscribe(system.address)
+
+    def _saw(self, event: Event) -> None:
+        if self._system is None or self._returning is not None:
+            return
+        if isinstance(event, PeerLost) and event.address == self._stage_address:
+            self._returning = asyncio.get_running_loop().create_task(self._wait_return())
+
+    async def _wait_return(self) -> None:
+        """The stage is gone: calls go on from the membership we have, until its next life is there."""
+        give_up_at = time.monotonic() + _RETURN_LIMIT
+        while self._system is not None and time.monotonic() < give_up_at:
+            try:
+                record = settings.find_record(self.app_name)
+                if record.address != self._stage_address:
+                    self._returning = None
+                    self._take(await self._follow(self._system, record))
+                    return
+            except ActorError:
+                pass  # not there yet
+            await asyncio.sleep(_RETURN_POLL)
 
     def _take(self, views: list[tuple[Any, ...]]) -> None:
         self._registry.take([ServiceView.from_plain(view) for view in views])
@@ -145,6 +184,22 @@ class Cluster:
     def kill(self, member: str, *, yes: bool = False) -> Reply[dict[str, Any]]:
         """SIGKILL a member's process. `Refusal` when others live in it, unless *yes*."""
         return self._order("kill_member", member, yes)
+
+    def restart(self, name: str, *, rolling: bool = False) -> Reply[dict[str, Any]]:
+        """
+        New lives for a service or one member, in order: running handlers finish, mailboxes stay.
+
+        *rolling* restarts one member after the other, each when the one before runs. Nothing is counted.
+        """
+        return self._order("restart", name, rolling)
+
+    def reset(self, service: str) -> Reply[dict[str, Any]]:
+        """Revive a service that has failed, with fresh limits."""
+        return self._order("reset", service)
+
+    def describe(self, service: str) -> Reply[dict[str, Any]]:
+        """Class, methods with signatures and docstrings, resources and strategy of a service."""
+        return self._ask("describe", service)
 
     def stop(self) -> Reply[None]:
         """Stop the app, for everyone, in order."""

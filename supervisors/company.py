@@ -8,13 +8,14 @@ proven by its pidfd, nothing less. Which members live again is decided elsewhere
 from __future__ import annotations
 
 import asyncio
-import itertools
+import contextlib
+import math
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,10 @@ from actors.errors import ActorError, StartFailed, Unavailable
 from actors.exit import Exit
 from actors.ref import Ref, as_order
 from actors.system import ActorSystem
-from supervisors import placement, settings
+from supervisors import evidence, placement, settings
+from supervisors.exits import Verdict, crash_signal, judge, readable
+from supervisors.heartbeat import Heartbeat
+from supervisors.playbill import HostEntry, HostReality, Playbill, SlotEntry
 from supervisors.service import ServicePlan
 
 HOST_ACTOR = "host"
@@ -34,6 +38,12 @@ _TRIES = 5
 """Hosts that may die while they take a slot before the start counts as failed."""
 _REFILL_PAUSE = 0.3
 """Seconds after a promotion before the next understudy is started: the restart goes first."""
+_WHEREABOUTS_LIMIT = 3.0
+"""Seconds that a new stage waits for hosts to say where they are; a stopped one would never."""
+_CAUSE_LIMIT = 1.0
+"""Seconds in which Ray may say why a process ended; 11 to 166 ms measured."""
+_FIND_LIMIT = 12.0
+"""Seconds in which somebody has to hand over the playbill, as long as there are processes that might."""
 _START_PAUSE = 1.0
 """Seconds before another blank host is tried when one did not come up."""
 
@@ -61,7 +71,18 @@ class Host:
     """What it said itself before it ended."""
     ordered: Exit | None = None
     """Why we ended it."""
+    stack: str = ""
+    """Where its threads were when it was found to hang."""
+    starting: set[str] = field(default_factory=set)
+    """Members whose `__init__` and `on_start` may be running."""
+    handler_timeout: float = math.inf
+    """Of the service it is open for."""
     pidfd: int = -1
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Who lives in it."""
+        return tuple(self.slot.members) if self.slot is not None and self.slot.host is self else ()
 
 
 @dataclass(eq=False)
@@ -94,7 +115,11 @@ class Company:
         host_config: Mapping[str, Any],
         understudies: int,
         *,
-        on_died: Callable[[Host, tuple[str, ...], Exit, bool], None],
+        heartbeat_limit: float,
+        on_died: Callable[[Host, tuple[str, ...], Verdict], None],
+        on_explained: Callable[[Host, tuple[str, ...], Verdict, Verdict], None],
+        on_refused: Callable[[], None],
+        everybody_told: Callable[[], Awaitable[None]],
         on_event: Callable[..., None],
     ) -> None:
         from supervisors import _ray
@@ -102,29 +127,160 @@ class Company:
         self._ray = _ray
         self._system = system
         self._config = host_config
+        self._epoch = host_config["epoch"]
         self._understudies = understudies
         self._on_died = on_died
+        self._on_explained = on_explained
+        self._everybody_told = everybody_told
         self._on_event = on_event
         self._calls = ThreadPoolExecutor(1, thread_name_prefix="ray-calls")
+        self._causes = ThreadPoolExecutor(4, thread_name_prefix="ray-causes")
         self._hosts: dict[str, Host] = {}
         self._slots: dict[str, Slot] = {}
-        self._numbers = itertools.count(1)
-        self._slot_numbers = itertools.count(1)
+        self._last_host = 0
+        self._last_slot = 0
         self._nodes: list[Any] = []
         self._closing = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._refilling = False
+        self._run_dir: str = host_config["run_dir"]
+        self._heartbeat = Heartbeat(
+            heartbeat_limit, self._epoch, self._run_dir, self.hosts, on_hung=self._hung, on_refused=on_refused
+        )
 
     async def open(self, hosts_expected: int) -> None:
         """Learn the nodes; start what will surely be needed, all at once."""
         await self.look_at_nodes()
         self._task(self._watch_lifelines())
+        self._task(self._heartbeat.run())
         alive = [node.node_id for node in self._nodes if node.alive]
         if len(alive) == 1:
             for _ in range(hosts_expected):
                 self._spawn(alive[0])
         else:
             self._refill()
+
+    # -- taking over -----------------------------------------------------------------------
+
+    async def find_hosts(self) -> list[HostReality]:
+        """
+        Take charge of the processes that an earlier stage has left, and hear what they really run.
+
+        Not to be content with nobody: a stage that begins anew beside members that run would have them twice.
+        """
+        give_up_at = self._system.clock.now() + _FIND_LIMIT
+        while True:
+            realities = await self._ask_hosts()
+            if any(reality.playbill.epoch for reality in realities):
+                return realities
+            if self._system.clock.now() > give_up_at or not await self._call(self._ray.list_hosts):
+                return realities
+            await asyncio.sleep(_POLL)
+
+    async def _ask_hosts(self) -> list[HostReality]:
+        found = await self._call(self._ray.whereabouts, _WHEREABOUTS_LIMIT)
+        asked = [
+            as_order(self._system.ref(f"{address}#{HOST_ACTOR}"))
+            .options(timeout=2.0)
+            .adopt(self._epoch, self._config["stage_address"])
+            for address in found.values()
+        ]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        return [outcome for outcome in outcomes if isinstance(outcome, HostReality)]
+
+    async def take_over(self, playbill: Playbill, realities: list[HostReality]) -> None:
+        """Go on with the slots of *playbill* and the processes that are really there."""
+        await self.look_at_nodes()
+        self._task(self._watch_lifelines())
+        self._task(self._heartbeat.run())
+        await self._fence(playbill, {reality.name for reality in realities})
+        await self._remove_unknown_slots(playbill)
+        self._last_host = max(self._last_host, playbill.last_host)
+        self._last_slot = max(self._last_slot, playbill.last_slot)
+        for entry in playbill.slots:
+            slot = Slot(entry.name, entry.service, dict(entry.bundle), dict(entry.labels))
+            slot.node_id, slot.is_made, slot.gpu_ids = entry.node_id, entry.is_made, entry.gpu_ids
+            self._slots[slot.name] = slot
+        for service in playbill.services:
+            for member in service.members:
+                if member.slot in self._slots:
+                    self._slots[member.slot].members[member.name] = None
+        for reality in realities:
+            await self._adopt(reality)
+        for slot in list(self._slots.values()):
+            if not slot.members:
+                self._slots.pop(slot.name)
+                self._task(self._give_back(slot))
+        self._refill()
+
+    async def _fence(self, playbill: Playbill, answered: set[str]) -> None:
+        """End who has not answered: members that wake up later must not be there twice."""
+        names = set(await self._call(self._ray.list_hosts))
+        self._last_host = max([0, *(_number(name) for name in names)])
+        for name in names - answered:
+            self._task(self._call(self._ray.kill_host, name))
+        silent = [host for host in playbill.hosts if host.name not in answered]
+        for host in silent:
+            with contextlib.suppress(ProcessLookupError):
+                if settings.is_alive(host.pid, host.start_time):
+                    os.kill(host.pid, signal.SIGKILL)
+        for _ in range(200):
+            if not any(settings.is_alive(host.pid, host.start_time) for host in silent):
+                break
+            await asyncio.sleep(0.01)
+        for host in silent:
+            evidence.remove_traces(self._run_dir, host.name)
+
+    async def _remove_unknown_slots(self, playbill: Playbill) -> None:
+        """Slots that were made in an earlier stage's last moments, before anybody was told."""
+        names = [slot.name for slot in await self._call(self._ray.list_slots)]
+        self._last_slot = max([0, *(_number(name) for name in names)])
+        for name in set(names) - {slot.name for slot in playbill.slots}:
+            await self._call(self._ray.remove_slot, name)
+
+    async def _adopt(self, reality: HostReality) -> None:
+        host = Host(reality.name, reality.node_id, await self._call(self._ray.find_actor, reality.name))
+        host.up = asyncio.get_running_loop().create_future()
+        self._hosts[host.name] = host
+        self.host_up(host.name, reality.pid, reality.start_time, reality.address, reality.gpu_ids)
+        if host.dead or host.ref is None:
+            return
+        slot = self._slots.get(reality.slot or "")
+        if reality.service is not None and (slot is None or slot.host is not None):
+            self.kill(host, Exit("killed", "it belongs to no slot"))
+            return
+        if slot is not None:
+            host.slot, host.service = slot, reality.service
+            slot.host = host
+        if host.actor is not None:
+            host.lifeline = await self._call(self._ray.arm_lifeline, host.actor, self._epoch)
+
+    def host_named(self, name: str) -> Host | None:
+        """A process by name, while it lives or starts."""
+        return self._hosts.get(name)
+
+    def slot_named(self, name: str | None) -> Slot | None:
+        """A slot by name."""
+        return self._slots.get(name or "")
+
+    def slot_entries(self) -> tuple[SlotEntry, ...]:
+        """All slots, for the playbill."""
+        return tuple(
+            SlotEntry(
+                slot.name, slot.service, slot.bundle, slot.labels, slot.node_id, slot.is_made, slot.gpu_ids
+            )
+            for slot in self._slots.values()
+        )
+
+    def host_entries(self) -> tuple[HostEntry, ...]:
+        """All processes that are up, for the playbill."""
+        return tuple(
+            HostEntry(host.name, host.pid, host.start_time) for host in self._hosts.values() if host.pid
+        )
+
+    @property
+    def last_numbers(self) -> tuple[int, int]:
+        """The highest numbers that hosts and slots were named by."""
+        return self._last_host, self._last_slot
 
     async def look_at_nodes(self) -> list[Any]:
         """The cluster's nodes now."""
@@ -149,9 +305,8 @@ class Company:
         from supervisors.resources import Resources
 
         resources = Resources.from_dict(plan.resources)
-        slot = Slot(
-            f"{plan.name}-{next(self._slot_numbers)}", plan.name, resources.bundle(), dict(resources.labels)
-        )
+        self._last_slot += 1
+        slot = Slot(f"{plan.name}-{self._last_slot}", plan.name, resources.bundle(), dict(resources.labels))
         self._slots[slot.name] = slot
         return slot
 
@@ -201,14 +356,14 @@ class Company:
         problem: BaseException | None = None
         for _ in range(_TRIES):
             host = self._take_blank(slot) or self._spawn(slot.node_id, slot)
-            host.slot, host.service = slot, plan.name
+            host.slot, host.service, host.handler_timeout = slot, plan.name, plan.handler_timeout
             try:
                 assert host.up is not None
                 await asyncio.shield(host.up)
                 if slot.gpus and not slot.gpu_ids:
                     slot.gpu_ids = host.gpu_ids
                 assert host.ref is not None
-                await host.ref.open(plan.to_plain(), ",".join(slot.gpu_ids))
+                await host.ref.open(self._epoch, plan.to_plain(), ",".join(slot.gpu_ids), slot.name)
             except (Unavailable, StartFailed) as error:
                 problem = error
                 await self._proven_dead(host)
@@ -250,6 +405,8 @@ class Company:
     async def _give_back(self, slot: Slot) -> None:
         host = slot.host
         if host is not None and not host.dead:
+            # Who has not heard yet that its members have left still sends to them, and is to be refused.
+            await self._everybody_told()
             await self.dismiss(host)
         if slot.is_made:
             await self._call(self._ray.remove_slot, slot.name)
@@ -269,7 +426,8 @@ class Company:
 
     def _spawn(self, node_id: str | None, slot: Slot | None = None) -> Host:
         """Order a new process; inside *slot* where Ray has to tell its GPUs."""
-        name = f"host-{next(self._numbers)}"
+        self._last_host += 1
+        name = f"host-{self._last_host}"
         in_slot = slot is not None and slot.gpus > 0 and not slot.gpu_ids
         host = Host(name, node_id, None, up=asyncio.get_running_loop().create_future())
         assert host.up is not None
@@ -282,10 +440,14 @@ class Company:
         return host
 
     async def _order(self, host: Host, options: dict[str, Any]) -> None:
-        config = {**self._config, "host_name": host.name}
+        config = {
+            **self._config,
+            "host_name": host.name,
+            "node_id": host.node_id or (host.slot.node_id if host.slot else None),
+        }
         try:
             host.actor = await self._call(partial(self._ray.spawn_host, config, name=host.name, **options))
-            host.lifeline = await self._call(self._ray.arm_lifeline, host.actor, 1)
+            host.lifeline = await self._call(self._ray.arm_lifeline, host.actor, self._epoch)
         except Exception as error:
             self._never_up(host, str(error))
 
@@ -328,7 +490,7 @@ class Company:
         host.ordered = Exit("shutdown")
         try:
             if host.ref is not None:
-                await host.ref.options(timeout=2.0).leave()
+                await host.ref.options(timeout=2.0).leave(self._epoch)
         except ActorError:
             pass  # it ended before its answer left, or it never will: the end is what counts
         for _ in range(100):
@@ -348,16 +510,59 @@ class Company:
             host.pidfd = -1
         self._hosts.pop(host.name, None)
         self._never_up(host, "its process ended")
-        members: tuple[str, ...] = ()
+        members = host.members
         if host.slot is not None and host.slot.host is host:
             host.slot.host = None
-            members = tuple(host.slot.members)
-        exit = host.farewell or host.ordered or Exit("killed", "SIGKILL or os._exit")
+        crash = evidence.crash_of(self._run_dir, host.name)
+        evidence.remove_traces(self._run_dir, host.name)
         if not self._closing:
-            if host.service is None:
-                self._on_event("understudy.died", host=host.name, pid=host.pid, reason=str(exit))
-            self._on_died(host, members, exit, host.ordered is None)
+            verdict = judge(host.farewell, crash, None, host.ordered)
+            if host.lifeline is None:
+                verdict = replace(verdict, is_final=True)  # there is nobody to ask
+            self._on_died(host, members, verdict)
             self._refill_later()
+            if not verdict.is_final:
+                self._task(self._explain(host, members, verdict))
+
+    async def _explain(self, host: Host, members: tuple[str, ...], told: Verdict) -> None:
+        """Ray's word on an end reported as *told*, also when it is nothing new: giving up waits for it."""
+        cause = await asyncio.get_running_loop().run_in_executor(self._causes, self._cause_of, host.lifeline)
+        verdict = judge(host.farewell, "", cause, host.ordered)
+        self._on_explained(host, members, told, replace(verdict, is_final=True))
+
+    def _cause_of(self, lifeline: Any) -> Any:
+        # Ray may be going down itself, in words of its own: then there is no cause to be had.
+        with contextlib.suppress(Exception):
+            if self._ray.wait_lifelines([lifeline], _CAUSE_LIMIT):
+                return self._ray.cause_of_death(lifeline)
+        return None
+
+    # -- hangs -----------------------------------------------------------------------------
+
+    def _hung(self, host: Host, how: str, stack: str) -> None:
+        self._end_hung(host, Exit("hung", how), stack)
+
+    async def end_hung(self, host: Host, exit: Exit) -> None:
+        """A handler holds on in *host* beyond its limit: first the stack, then SIGKILL."""
+        stack = await self._heartbeat.take_stack(host)
+        self._end_hung(host, exit, stack)
+
+    def _end_hung(self, host: Host, exit: Exit, stack: str) -> None:
+        if host.dead or host.ordered is not None:
+            return  # found twice, or on its way out already
+        self._on_event(
+            "member.hung" if host.members else "understudy.hung",
+            supervisor=host.service or "company",
+            context="hung",
+            reason=str(exit),
+            child=", ".join(host.members) or host.name,
+            members=list(host.members),
+            host=host.name,
+            pid=host.pid,
+            traceback=readable(stack),
+        )
+        host.stack = readable(stack)
+        self.kill(host, exit)
 
     def _never_up(self, host: Host, reason: str) -> None:
         if host.up is not None and not host.up.done():
@@ -365,8 +570,18 @@ class Company:
             if not host.pid:
                 host.dead = True
                 self._hosts.pop(host.name, None)
+                crash = evidence.crash_of(self._run_dir, host.name)
+                evidence.remove_traces(self._run_dir, host.name)
+                reason = f"{crash_signal(crash)}, {reason}" if crash else reason
                 if not self._closing:
-                    self._on_event("host.failed", host=host.name, reason=reason)
+                    self._on_event(
+                        "host.failed",
+                        supervisor=host.service or "company",
+                        context="start_failed",
+                        reason=reason,
+                        child=host.name,
+                        host=host.name,
+                    )
                     self._system.clock.call_later(_START_PAUSE, self._refill)
 
     async def _watch_lifelines(self) -> None:
@@ -435,6 +650,7 @@ class Company:
             if slot.is_made:
                 await self._call(self._ray.remove_slot, slot.name)
         self._calls.shutdown(wait=False)
+        self._causes.shutdown(wait=False)
 
     async def _end(self, host: Host) -> None:
         if host.pid:
@@ -464,6 +680,11 @@ class Company:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _number(name: str) -> int:
+    """Of a host or a slot, as it was named by this module."""
+    return int(name.rpartition("-")[2])
 
 
 def _manned(slot: Slot, task: asyncio.Task[Host]) -> None:

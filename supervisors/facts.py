@@ -47,6 +47,21 @@ class Exited:
     """Messages that each of these lives finished without crashing."""
     counts: bool = True
     """False for lost nodes and operators' kills: restarted, never counted."""
+    cause_open: bool = False
+    """True while the cause is still being looked for; one `CauseKnown` of these ids will follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class CauseKnown:
+    """
+    Why lives ended whose `Exited` left it open, the oldest such incident of these ids.
+
+    It is counted, or not, as if this had been known; until then nobody gives up because of it.
+    """
+
+    ids: tuple[str, ...]
+    exit: Exit
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,4 +79,4 @@ class RetryDue:
     id: str
 
 
-Fact = Started | Ignored | StartFailed | Exited | Stopped | RetryDue
+Fact = Started | Ignored | StartFailed | Exited | CauseKnown | Stopped | RetryDue

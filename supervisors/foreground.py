@@ -27,6 +27,7 @@ from supervisors.cluster import Cluster
 
 _SHOWN = (
     "member.child_exited",
+    "member.hung",
     "member.restarting",
     "member.backing_off",
     "member.start_failed",
@@ -36,6 +37,9 @@ _SHOWN = (
     "service.failed",
     "service.scaled",
     "host.failed",
+    "service.restarted",
+    "service.reset",
+    "stage.returned",
     "app.stopping",
 )
 
@@ -110,6 +114,7 @@ class _Foreground:
         self._began_at = time.monotonic()
         self._was_stopped = False
         self._is_ready = False
+        self._is_away = False
 
     def run(self, run: Run) -> int:
         run.on_phase = self._show_phase
@@ -117,7 +122,9 @@ class _Foreground:
         try:
             cluster = run.start()
             self._show_ready(cluster)
-            threading.Thread(target=self._show_events, args=(cluster,), name="events", daemon=True).start()
+            threading.Thread(
+                target=self._show_events, args=(cluster, run), name="events", daemon=True
+            ).start()
             code = self._run_main(cluster)
             if code == 0 and self.stays:
                 code = self._stay(run)
@@ -192,16 +199,29 @@ class _Foreground:
                 f" {service['class']} {service['state']}{reason}"
             )
 
-    def _show_events(self, cluster: Cluster) -> None:
-        try:
-            for event in cluster.events(follow=True, last=0):
-                self._was_stopped = self._was_stopped or event["event"] == "app.stopping"
-                if event["event"] in _SHOWN and not self._interrupts.count:
-                    click.echo(status.event_text(event))
-                elif event["event"] == "member.crashed":
-                    click.echo(f"{event['member']} crashed:\n{event['traceback']}", err=True)
-        except (ActorError, RuntimeError):
-            pass  # the app is going; whoever waits for it says so
+    def _show_events(self, cluster: Cluster, run: Run) -> None:
+        """Lines for what happens, over all lives of the stage."""
+        last = 0
+        while not run.wait(0):
+            try:
+                for event in cluster.events(follow=True, last=last):
+                    self._show_event(event)
+                return
+            except (ActorError, RuntimeError):
+                if self._was_stopped or self._interrupts.count or run.wait(0.3):
+                    return
+                if last == 0 and not self._is_away:
+                    click.echo("the stage is away; members go on, its next life takes over")
+                self._is_away = True
+                last = 100  # what a new stage has seen before we are back
+
+    def _show_event(self, event: dict[str, Any]) -> None:
+        self._is_away = False
+        self._was_stopped = self._was_stopped or event["event"] == "app.stopping"
+        if event["event"] in _SHOWN and not self._interrupts.count:
+            click.echo(status.event_text(event))
+        elif event["event"] == "member.crashed":
+            click.echo(f"{event['member']} crashed:\n{event['traceback']}", err=True)
 
 
 def _main_of(module: Any) -> Callable[..., Any] | None:

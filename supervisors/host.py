@@ -13,27 +13,35 @@ import multiprocessing
 import os
 import sys
 import threading
-import traceback
+import time
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from actors.actor import Actor
 from actors.children import Children
-from actors.errors import ActorError
-from actors.events import Event, PeerLost
+from actors.errors import ActorError, Refusal
+from actors.events import Event, HandlerAbandoned, PeerLost, ThreadAbandoned
 from actors.exit import Exit
 from actors.ref import Ref, as_order
 from actors.rundir import read_key
 from actors.system import ActorSystem
+from actors.tracebacks import users_traceback
 from actors.transport import open_nng
-from supervisors import loading
+from supervisors import evidence, loading
 from supervisors.company import HOST_ACTOR
+from supervisors.playbill import EndedMember, HostReality, LivingMember, Playbill, newest
 from supervisors.registry import Registry, ServiceView, spawn_registry
 from supervisors.service import ServicePlan
 from supervisors.settings import process_start_time
 
 _SWITCH_INTERVAL = 0.0005
 """Between thread switches: beside a CPU-bound handler a control message waits 1.5 ms instead of 10.7."""
+
+_LINGER = 0.05
+"""Seconds between the end of the last life and the process's: what comes meanwhile is refused, not lost."""
+_END_LIMIT = 2.0
 
 _EMBEDDED_ORPHAN_TIMEOUT = 30.0
 _EXTERNAL_ORPHAN_TIMEOUT = 600.0
@@ -52,6 +60,7 @@ class HostProcess:
         with contextlib.suppress(RuntimeError):
             multiprocessing.set_start_method("spawn")
         self.config = config
+        evidence.leave_traces(config["run_dir"], config["host_name"])
         self.registry = Registry(config["app_name"])
         self.system = ActorSystem(
             transport=open_nng(config["run_dir"]),
@@ -61,9 +70,37 @@ class HostProcess:
         )
         self.system.__enter__()
         spawn_registry(self.system, self.registry)
-        self._stage = as_order(self.system.ref(f"{config['stage_address']}#stage"))
+        self.abandoned: set[str] = set()
+        """Actors with a handler that outlived its life."""
+        self.epoch = config["epoch"]
+        """The highest epoch of a stage that has given orders here."""
+        self.playbill = Playbill()
+        self.node_id = config.get("node_id") or ""
+        self._follow(config["stage_address"])
         self._actor = self.system.options(name=HOST_ACTOR).spawn(HostActor, self)
         self._say_hello()
+
+    @property
+    def address(self) -> str:
+        """Where this process listens."""
+        return self.system.address
+
+    def _follow(self, stage_address: str) -> None:
+        self._stage_address = stage_address
+        self._stage = as_order(self.system.ref(f"{stage_address}#stage"))
+
+    def heed(self, epoch: int) -> None:
+        """`Refusal` for orders of a stage that another has replaced."""
+        if epoch < self.epoch:
+            raise Refusal(
+                f"this host follows the stage of epoch {self.epoch}; the order is from epoch {epoch}"
+            )
+        self.epoch = epoch
+
+    def adopt(self, epoch: int, stage_address: str) -> None:
+        """Follow a new stage from now on."""
+        self.heed(epoch)
+        self._follow(stage_address)
 
     @property
     def stage(self) -> Ref[Any]:
@@ -72,7 +109,7 @@ class HostProcess:
 
     def _say_hello(self) -> None:
         pid = os.getpid()
-        devices = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+        devices = visible_devices()
         views = self._stage.host_up(
             self.config["host_name"], pid, process_start_time(pid) or 0, self.system.address, devices
         ).result(timeout=30)
@@ -88,9 +125,23 @@ class HostProcess:
             with contextlib.suppress(Exception):  # reported where it matters, at the start of a member
                 loading.load_module(module, self.config["files"])
 
+    def _end_if_orphan(self, lost: str) -> None:
+        if self._stage_address == lost:
+            self.close()
+
     def terminate(self) -> None:
         """SIGTERM: stop in order, then end."""
         self._actor.tell("terminate")
+
+    def leave(self) -> None:
+        """End once everything that was said has left; on a thread, since the loop has to say it."""
+        threading.Thread(target=self._leave, name="host-end", daemon=True).start()
+
+    def _leave(self) -> None:
+        time.sleep(_LINGER)
+        with contextlib.suppress(Exception):
+            self.system.stop().result(timeout=_END_LIMIT)
+        self.close()
 
     def close(self) -> None:
         """End without further ado."""
@@ -99,13 +150,20 @@ class HostProcess:
     def _saw(self, event: Event) -> None:
         from actors.events import log_sink
 
-        if isinstance(event, PeerLost) and event.address == self.config["stage_address"]:
+        if isinstance(event, PeerLost) and event.address == self._stage_address:
             embedded = self.config["embedded"]
             limit = self.config.get("orphan_timeout") or (
                 _EMBEDDED_ORPHAN_TIMEOUT if embedded else _EXTERNAL_ORPHAN_TIMEOUT
             )
-            self.system.clock.call_later(limit, self.close)
+            self.system.clock.call_later(limit, partial(self._end_if_orphan, event.address))
+        if isinstance(event, (ThreadAbandoned, HandlerAbandoned)):
+            self.abandoned.add(event.actor)
         log_sink(event)
+
+
+def visible_devices() -> list[str]:
+    """The GPUs that this process may see."""
+    return [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
 
 
 class HostActor(Actor):
@@ -126,11 +184,55 @@ class HostActor(Actor):
         self._starting: dict[str, asyncio.Future[Any]] = {}
         self._stopping: dict[str, asyncio.Future[Exit]] = {}
         self._incarnations: dict[str, int] = {}
+        self._slot = ""
+        self._living: dict[str, LivingMember] = {}
+        self._last_words: dict[str, EndedMember] = {}
+        """Of members that ended by themselves, until an order follows: the stage may be away."""
+
+    # -- taking over ---------------------------------------------------------------------
+
+    async def adopt(self, epoch: int, stage_address: str) -> HostReality:
+        """
+        A new stage is in charge: it is told all that happens from now on, and here what is so far.
+
+        `Refusal` when a newer one is already.
+        """
+        self._process.adopt(epoch, stage_address)
+        return self._reality()
+
+    def _reality(self) -> HostReality:
+        pid = os.getpid()
+        process = self._process
+        return HostReality(
+            process.config["host_name"],
+            pid,
+            process_start_time(pid) or 0,
+            process.address,
+            process.node_id,
+            tuple(visible_devices()),
+            self._plan.name if self._plan is not None else None,
+            self._slot or None,
+            dict(self._living),
+            dict(self._last_words),
+            process.playbill,
+            process.epoch,
+        )
+
+    async def keep(self, epoch: int, playbill: Playbill) -> None:
+        """Keep the newest playbill; the answer says that it is safe."""
+        self._process.heed(epoch)
+        self._process.playbill = newest((self._process.playbill, playbill))
+
+    async def ping(self, epoch: int) -> None:
+        """The answer says that this process is there. `Refusal` for a stage that another has replaced."""
+        self._process.heed(epoch)
 
     # -- orders ------------------------------------------------------------------------
 
-    async def open(self, plan: dict[str, Any], devices: str) -> None:
-        """Become a host of this service. What its module raises is told when a member is started."""
+    async def open(self, epoch: int, plan: dict[str, Any], devices: str, slot: str) -> None:
+        """Become the host of *slot*. What the service's module raises is told when a member is started."""
+        self._process.heed(epoch)
+        self._slot = slot
         self._plan = ServicePlan.from_plain(plan)
         if devices:
             os.environ["CUDA_VISIBLE_DEVICES"] = devices
@@ -146,16 +248,33 @@ class HostActor(Actor):
         except BaseException as error:
             self._problem = error
 
-    async def start_member(self, name: str, uid: int, incarnation: int) -> tuple[str, Any]:
+    async def start_member(self, epoch: int, name: str, uid: int, incarnation: int) -> tuple[str, Any]:
         """Begin a life: `("started",)`, `("ignored",)`, or `("failed", exit)`."""
+        self._process.heed(epoch)
         if self._problem is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._load)
         if self._problem is not None:
             return "failed", plain_exit(Exit("start_failed", self._problem))
+        known = self._living.get(name)
+        if known is not None and known.incarnation != incarnation:
+            # Nobody in charge knows of that life: a name has one at a time.
+            await self._end_life(name, Exit("killed", "order"), 0.0, hand_back=False)
+        elif known is not None and known.is_running:
+            return "started", None
+        if name not in self._starting:
+            self._begin_life(name, uid, incarnation)
+        # Shielded: the stage that has ordered it may die, and the next one asks again.
+        outcome: tuple[str, Any] = await asyncio.shield(self._starting[name])
+        return outcome
+
+    def _begin_life(self, name: str, uid: int, incarnation: int) -> None:
         assert self._plan is not None
         assert self._class is not None
-        self._starting[name] = future = asyncio.get_running_loop().create_future()
+        self._starting[name] = asyncio.get_running_loop().create_future()
         self._incarnations[name] = incarnation
+        self._living[name] = LivingMember(uid, incarnation, False, False)
+        self._last_words.pop(name, None)
+        self._process.abandoned.discard(name)
         args, kwargs = self._arguments
         self._children.start(
             name,
@@ -166,17 +285,20 @@ class HostActor(Actor):
             shutdown=self._plan.shutdown,
             mailbox=self._plan.mailbox,
             concurrency=self._plan.concurrency,
+            handler_timeout=self._plan.handler_timeout,
             name=name,
             uid=uid,
             incarnation=incarnation,
         )
-        try:
-            return await future  # type: ignore[no-any-return]
-        finally:
-            self._starting.pop(name, None)
 
-    async def stop_member(self, name: str, shutdown: float, hand_back: bool) -> tuple[str, str, str]:
+    async def stop_member(
+        self, epoch: int, name: str, shutdown: float, hand_back: bool
+    ) -> tuple[str, str, str]:
         """End a life within *shutdown* seconds; *hand_back* refuses what waits in its mailbox."""
+        self._process.heed(epoch)
+        return await self._stop(name, shutdown, hand_back)
+
+    async def _stop(self, name: str, shutdown: float, hand_back: bool) -> tuple[str, str, str]:
         exit = Exit("shutdown") if shutdown > 0 else Exit("killed", "brutal_kill")
         return plain_exit(await self._end_life(name, exit, shutdown, hand_back))
 
@@ -185,17 +307,21 @@ class HostActor(Actor):
         self._children.halt(name, exit, shutdown, keep_mailbox=not hand_back)
         try:
             ended: Exit = await future
-            return ended
         finally:
             self._stopping.pop(name, None)
+        return ended
 
-    async def forget_member(self, name: str) -> None:
+    async def forget_member(self, epoch: int, name: str) -> None:
         """The registration of a member is over."""
+        self._process.heed(epoch)
+        self._living.pop(name, None)
+        self._last_words.pop(name, None)
         self._children.forget(name)
 
-    async def leave(self) -> None:
+    async def leave(self, epoch: int) -> None:
         """End this process once the answer is out."""
-        asyncio.get_running_loop().call_later(0.05, self._process.close)
+        self._process.heed(epoch)
+        self._process.leave()
 
     async def terminate(self) -> None:
         """SIGTERM: every member stops in order, the stage is told, the process ends."""
@@ -208,7 +334,7 @@ class HostActor(Actor):
         await asyncio.gather(
             *(self._end_life(name, exit, shutdown, True) for name in list(self._incarnations))
         )
-        self._process.close()
+        self._process.leave()
 
     async def statistics(self) -> dict[str, Any]:
         """This process's counters."""
@@ -219,25 +345,47 @@ class HostActor(Actor):
     # -- reports -----------------------------------------------------------------------------
 
     def _began(self, name: str, outcome: tuple[Any, ...]) -> None:
-        future = self._starting.get(name)
+        if outcome[0] != "started":
+            self._living.pop(name, None)
+        elif (living := self._living.get(name)) is not None:
+            self._living[name] = replace(living, is_running=True)
+        future = self._starting.pop(name, None)
         if future is not None and not future.done():
             future.set_result(outcome)
 
     def _ended(self, name: str, exit: Exit, handled: int) -> None:
-        incarnation = self._incarnations.get(name, 0)
+        self._living.pop(name, None)
+        ended = EndedMember(self._incarnations.get(name, 0), plain_exit(exit), handled)
+        self._last_words[name] = ended
+        if exit.kind == "hung" and name in self._process.abandoned:
+            # Its handler holds on to a thread or to the loop: only the end of the process ends that.
+            host = self._process.config["host_name"]
+            self._process.stage.tell("member_hung", host, name, ended.incarnation, ended.exit)
+            return
         self._process.stage.tell(
-            "member_exited", self._process.config["host_name"], name, incarnation, plain_exit(exit), handled
+            "member_exited",
+            self._process.config["host_name"],
+            name,
+            ended.incarnation,
+            ended.exit,
+            ended.handled,
         )
 
     def _worked(self, name: str) -> None:
+        if (living := self._living.get(name)) is not None:
+            self._living[name] = replace(living, has_worked=True)
         # Evidence for the supervisor, told now: a process that is killed later says nothing more.
         self._process.stage.tell("member_worked", name, self._incarnations.get(name, 0))
 
     def _stopped(self, name: str, exit: Exit) -> None:
+        self._living.pop(name, None)
         self._began(name, ("failed", plain_exit(exit)))
         future = self._stopping.get(name)
         if future is not None and not future.done():
             future.set_result(exit)
+        else:
+            # The stage that has ordered it is gone: to the next one it is an end like any other.
+            self._ended(name, exit, 0)
 
 
 class _Reports:
@@ -272,6 +420,6 @@ def plain_exit(exit: Exit) -> tuple[str, str, str]:
         return (
             exit.kind,
             f"{type(detail).__name__}: {detail}",
-            "".join(traceback.format_exception(detail)).rstrip(),
+            users_traceback(detail),
         )
     return exit.kind, "" if detail is None else str(detail), ""

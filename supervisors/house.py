@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import fcntl
 import json
 import os
@@ -34,7 +35,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import AlreadyStarted, InvalidArgument, Unavailable
-from supervisors import settings
+from supervisors import evidence, settings, vigil
+from supervisors.exits import readable
 
 if TYPE_CHECKING:
     from supervisors._probe import ProcessId
@@ -43,13 +45,16 @@ if TYPE_CHECKING:
 LOG_NAME = "house.log"
 LOCK_NAME = "house.lock"
 
+_STAGE_DIED = "the stage ended"
+_RETURN_LIMIT = 30.0
+"""Seconds in which Ray may bring the stage back; 0.35 to 0.54 measured."""
 RAY_LIMIT = 3.5
 """Seconds Ray may take, to shut down or to start after an order to stop; then the house ends it by force."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 # Files that live in a run directory: ours by name, sockets and drafts by pattern.
 _OWN_FILES = (settings.RECORD_NAME, settings.KEY_NAME, LOG_NAME, LOCK_NAME)
-_OWN_PATTERN = re.compile(r"[0-9a-f]{16}\.ipc|\..+\.[0-9a-f]{16}")
+_OWN_PATTERN = re.compile(r"[0-9a-f]{16}\.ipc|(host-[0-9]+|stage)\.(crash|stack)|\..+\.[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,8 @@ class HouseConfig:
     """What the app's processes need in front of their `sys.path`."""
     opener: str | None = None
     """`module:function` in the place of `supervisors.stage:open_stage`."""
+    heartbeat_limit: float = 10.0
+    """Seconds of silence after which a process is looked at."""
     grace: float = 30.0
     """Longest time the app may take to stop in order."""
     start_timeout: float = 60.0
@@ -241,6 +248,7 @@ class House:
                 "house_start_time": settings.process_start_time(os.getpid()),
                 "sys_path": list(self.config.sys_path),
                 "opener": self.config.opener,
+                "heartbeat_limit": self.config.heartbeat_limit,
             }
         )
         self._owns_namespace = True
@@ -255,11 +263,41 @@ class House:
     # --- waiting ---
 
     def wait(self) -> str:
-        """Wait for an order, or for the end of the stage or of the cluster; says which it was."""
+        """Wait for an order, or for the end of the app or of the cluster; says which it was."""
+        while True:
+            reason = self._wait_once()
+            if reason == _STAGE_DIED and (crash := evidence.crash_of(str(self.run_dir), vigil.NAME)):
+                # Now: the next life of the stage begins its own.
+                print(f"the stage crashed: {readable(crash)}", file=sys.stderr, flush=True)
+            if reason != _STAGE_DIED or not self._stage_returned():
+                return reason
+
+    def _stage_returned(self) -> bool:
+        """
+        Wait for the next life of the stage, which Ray starts; False when the app has ended instead.
+
+        A stage that ends in order takes its record away. Orders are heeded meanwhile.
+        """
+        assert self.stage is not None
+        record_path = self.run_dir / settings.RECORD_NAME
+        give_up_at = time.monotonic() + _RETURN_LIMIT
+        while self._orders.reason is None and time.monotonic() < give_up_at:
+            try:
+                record = settings.StageRecord.read(record_path)
+            except (OSError, InvalidArgument):
+                return False
+            if record.pid != self.stage.pid and record.is_alive():
+                self.stage = dataclasses.replace(self.stage, pid=record.pid, start_time=record.start_time)
+                self._reporter.phase("stage returned", pid=record.pid, epoch=record.epoch)
+                return True
+            time.sleep(0.05)
+        return False
+
+    def _wait_once(self) -> str:
         assert self.stage is not None
         poll = select.poll()
         poll.register(self._orders.descriptor, select.POLLIN)
-        reason_by_pid = {self.stage.pid: "the stage ended", **{p.pid: "Ray ended" for p in self._services}}
+        reason_by_pid = {self.stage.pid: _STAGE_DIED, **{p.pid: "Ray ended" for p in self._services}}
         reason_by_pidfd: dict[int, str] = {}
         with contextlib.ExitStack() as stack:
             for pid, reason in reason_by_pid.items():
@@ -268,7 +306,14 @@ class House:
                     return reason
                 reason_by_pidfd[pidfd] = reason
                 poll.register(pidfd, select.POLLIN)
-            [(ready, _), *_] = _poll_and_reap(poll, {p.pid for p in self._services})
+            watch = vigil.Vigil(str(self.run_dir), self.config.heartbeat_limit)
+            services = {p.pid for p in self._services}
+            while not (found := poll.poll(watch.period * 1000)):
+                _reap_orphans(services)
+                if how := watch.look(self.stage.pid, self.stage.start_time):
+                    print(f"the stage hung: {how}", file=sys.stderr, flush=True)
+                    self._reporter.phase("stage hung", pid=self.stage.pid, reason=how.splitlines()[0])
+            [(ready, _), *_] = found
             return self._orders.reason or reason_by_pidfd[ready]
 
     # --- closing ---
@@ -391,16 +436,8 @@ def _open_pidfd(pid: int) -> Iterator[int | None]:
         os.close(pidfd)
 
 
-def _poll_and_reap(poll: select.poll, services: set[int]) -> list[tuple[int, int]]:
-    """Block until something is ready; meanwhile take leave of adopted orphans, once a second."""
-    while True:
-        ready = poll.poll(1000)
-        if ready:
-            return ready
-        _reap_orphans(services)
-
-
 def _reap_orphans(services: set[int]) -> None:
+    """Take leave of adopted orphans."""
     with contextlib.suppress(ChildProcessError):
         while zombie := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             # Ray waits for its services itself, and the poll sees their end.

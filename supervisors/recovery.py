@@ -2,8 +2,9 @@
 Recovery: what follows when children have failed.
 
 Count the incident, then restart what the strategy says, now or after a wait, or give
-up. A restart whose start fails is the next incident, and its retry goes back through
-the mailbox. `give_up` is called once, and ends the lane of the job that calls it.
+up, once the cause is known. A restart whose start fails is the next incident, counts
+as what led to it, and its retry goes back through the mailbox. `give_up` is called
+once, and ends the lane of the job that calls it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Recovery:
         delays = [self._allowance.delay(child, cause) for child in failed]
         for child in failed:
             child.cause = None
+            child.incident = cause.counts_as if cause.counts else ""
         if self._strategy == "one_for_one":
             for child, delay in zip(failed, delays, strict=True):
                 if delay:
@@ -65,31 +67,48 @@ class Recovery:
         if child.is_temporary:
             self._roster.rest(child)
             return
-        cause = child.cause or Cause(child.failure)
+        cause = child.cause or Cause(child.failure, kind=child.incident)
         yield from self._count([child], cause)
         self._roster.wait(child, self._allowance.delay(child, cause))
 
     def _count(self, failed: Sequence[Child], cause: Cause) -> Job:
         """Enter an incident in the budget; over it, this never comes back."""
-        if not self._allowance.count(failed, cause, list(self._roster), self._roster.now):
-            self._give_up(failed[0])
+        self._allowance.count(failed, cause, self._roster.now)
+        while not self._allowance.holds(cause, self._roster):
+            if not cause.is_open:
+                self._give_up(failed[0])
             yield
+
+    def learn(self, children: Sequence[Child], cause: Cause, known: Cause) -> None:
+        """The *cause* why lives of *children* ended is *known*; jobs that wait for it must look again."""
+        self._allowance.count_again(children, cause, known)
+        for child in children:
+            if child.last_exit is cause.exit:
+                child.last_exit = known.exit
+                self._roster.report("cause_known", child)
+        cause.exit, cause.counts, cause.is_open = known.exit, known.counts, False
 
     def _restart(self, failed: Sequence[Child]) -> Job:
         """Stop and start what the strategy says, as long as it goes well."""
+        incident = failed[0].incident if failed else ""
         stops, removals, starts = self._planned(failed)
+        for child in starts:
+            if child not in failed:
+                self._roster.let_go(child)
         for child in stops:
             yield from self._roster.halt(child)
         for child in removals:
             self._roster.rest(child)
         for child in starts:
-            yield from self._roster.start(child, again=True)
+            yield from self._roster.start(child, again=True, incident=incident)
             if child.failure is not None:
                 yield from self.retry_later(child)
                 if self._strategy != "one_for_one":
                     return  # the retry takes those behind it along
 
-    def _planned(self, failed: Sequence[Child]) -> tuple[list[Child], ...]:
+    def _planned(self, failed: Sequence[Child]) -> tuple[Sequence[Child], ...]:
+        if self._strategy == "one_for_one":
+            return (), (), failed  # without a look at all the others
         todo = plan(
             self._strategy,
             [child.id for child in self._roster],

@@ -7,7 +7,8 @@ a fact has changed the child. Everything a step orders lands in `actions`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 
 from actors.errors import NotFound, nearest
 from actors.exit import Exit
@@ -21,22 +22,33 @@ from supervisors.spec import ChildCounts
 
 
 class Roster:
-    """Children by id, oldest first; `now` and `actions` belong to the decision under way."""
+    """
+    Children by id, oldest first; `now` and `actions` belong to the decision under way.
 
-    def __init__(self, allowance: Allowance) -> None:
+    A *dynamic* one keeps only those that live or will live again: their specs are all the same.
+    """
+
+    def __init__(self, allowance: Allowance, *, dynamic: bool = False) -> None:
         self._allowance = allowance
+        self._dynamic = dynamic
         self._child_by_id: dict[str, Child] = {}
+        self._numbers = itertools.count()
         self.now = 0.0
         self.actions: list[Action] = []
 
     def __iter__(self) -> Iterator[Child]:
         return iter(list(self._child_by_id.values()))
 
-    def __contains__(self, id: str) -> bool:
-        return id in self._child_by_id
+    def __len__(self) -> int:
+        return len(self._child_by_id)
 
     def get(self, id: str) -> Child | None:
         return self._child_by_id.get(id)
+
+    def those(self, ids: Iterable[str]) -> list[Child]:
+        """The children with these *ids* that there are, oldest first."""
+        known = (self._child_by_id.get(id) for id in ids)
+        return sorted((child for child in known if child is not None), key=lambda child: child.number)
 
     def find(self, id: str) -> Child:
         """Child *id*; `NotFound` with the nearest name otherwise."""
@@ -47,18 +59,25 @@ class Roster:
     def counts(self) -> ChildCounts:
         """How many there are, and how many of them run."""
         kinds = [child.spec.kind for child in self]
+        specs = 1 if self._dynamic else len(kinds)
         active = sum(child.is_running for child in self)
-        return ChildCounts(len(kinds), active, kinds.count("supervisor"), kinds.count("worker"))
+        return ChildCounts(specs, active, kinds.count("supervisor"), kinds.count("worker"))
 
     def add(self, spec: Spec) -> Child:
         """A new child, last in start order and not started."""
-        child = self._child_by_id[spec.id] = Child(spec, self._allowance.window())
+        child = Child(spec, next(self._numbers), self._allowance.window())
+        self._child_by_id[spec.id] = child
         return child
 
     # Steps
 
-    def start(self, child: Child, *, again: bool = False) -> Job:
-        """Start *child*; afterwards it runs, is at rest because it wanted to, or has a `failure`."""
+    def start(self, child: Child, *, again: bool = False, incident: str = "") -> Job:
+        """
+        Start *child*; afterwards it runs, is at rest because it wanted to, or has a `failure`.
+
+        *incident* is what a failure counts as, when it would be the next of a row.
+        """
+        child.incident = incident
         self._cancel_retry(child)
         if again:
             child.restarts += 1
@@ -80,11 +99,15 @@ class Roster:
 
     def order_halt(self, child: Child) -> None:
         """Begin to stop *child*; what it was about to do by itself is off."""
-        child.cause = None
-        self._cancel_retry(child)
+        self.let_go(child)
         if child.state in ("starting", "running"):
             child.state = "stopping"
             self.actions.append(Halt(child.id, child.spec.shutdown_time))
+
+    def let_go(self, child: Child) -> None:
+        """What *child* was about to do by itself is off, and what followed from its end: others decide."""
+        child.cause, child.has_left = None, False
+        self._cancel_retry(child)
 
     def rest(self, child: Child) -> None:
         """No life of *child* is to come: end its registration, and drop it if it is temporary."""
@@ -93,7 +116,7 @@ class Roster:
         if child.state != "stopped":
             child.state = "stopped"
             self.actions.append(Forget(child.id))
-        if child.is_temporary:
+        if child.is_temporary or self._dynamic:
             self._child_by_id.pop(child.id, None)
 
     def drop(self, child: Child) -> None:
@@ -134,7 +157,7 @@ class Roster:
             case ("starting", Ignored()):
                 child.state = "restarting"
             case ("starting", StartFailed(_, exit)):
-                child.failed(Cause(exit))
+                child.failed(Cause(exit, kind=child.incident))
             case ("stopping", StartFailed(_, exit) | Stopped(_, exit)):
                 self._take_stop(child, exit)
             case ("stopping", Ignored()):
@@ -153,6 +176,7 @@ class Roster:
             if child.wants_restart(cause.exit):
                 child.cause = cause
             else:
+                child.has_left = True
                 self.rest(child)
 
     def _take_stop(self, child: Child, exit: Exit) -> None:

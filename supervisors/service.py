@@ -13,14 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from actors.actor import methods_of
+from actors.actor import Method, methods_of
 from actors.errors import InvalidArgument, NotFound, nearest
 from actors.ref import Ref
 from actors.reply import Outcome, Reply, gather
 from actors.routed import Routed
 from supervisors import checks, loading
 from supervisors.backoff import Backoff
-from supervisors.registry import ServiceRouter
+from supervisors.budget import Intensity
+from supervisors.registry import ServiceRouter, failure
 from supervisors.resources import Resources
 from supervisors.routing import ROUTINGS
 from supervisors.spec import RESTARTS, Restart, bound_arguments, check_class, check_shutdown
@@ -54,7 +55,8 @@ class Service(Generic[A]):
     """
     restart: Restart = field(default="permanent", kw_only=True)
     strategy: Strategy = field(default="one_for_one", kw_only=True)
-    intensity: int | None = field(default=None, kw_only=True)
+    intensity: Intensity | None = field(default=None, kw_only=True)
+    """None backs off per member; a number, or one for each kind of exit, gives OTP's shared window."""
     period: float = field(default=5.0, kw_only=True)
     backoff: Backoff = field(default_factory=Backoff, kw_only=True)
     shutdown: float = field(default=5.0, kw_only=True)
@@ -63,6 +65,8 @@ class Service(Generic[A]):
     mailbox: int | None = field(default=None, kw_only=True)
     routing: str = field(default="least_busy", kw_only=True)
     concurrency: int | None = field(default=None, kw_only=True)
+    handler_timeout: float | None = field(default=None, kw_only=True)
+    """Seconds that one handler may run before its member counts as hung; None leaves it to the class."""
 
     def __post_init__(self) -> None:
         owner = "Service"
@@ -83,6 +87,8 @@ class Service(Generic[A]):
             raise checks.misfit(owner, "backoff", self.backoff, "is not a Backoff(…)")
         check_shutdown(owner, self.shutdown)
         checks.positive(owner, "start_timeout", self.start_timeout, allow_infinity=True)
+        if self.handler_timeout is not None:
+            checks.positive(owner, "handler_timeout", self.handler_timeout, allow_infinity=True)
         checks.choice(owner, "routing", self.routing, ROUTINGS)
         args, kwargs = bound_arguments(owner, self.actor_class, self.args, self.kwargs)
         object.__setattr__(self, "args", args)
@@ -109,16 +115,17 @@ class Service(Generic[A]):
             per_host=self.members_per_host,
             restart=self.restart,
             strategy=self.strategy,
-            intensity=self.intensity,
+            intensity=dict(self.intensity) if isinstance(self.intensity, Mapping) else self.intensity,
             period=self.period,
             backoff=dataclasses.asdict(self.backoff),
             shutdown=0.0 if isinstance(self.shutdown, str) else self.shutdown,
             start_timeout=self.start_timeout,
             mailbox=self.mailbox or cls.mailbox,
             concurrency=self.concurrency or cls.concurrency,
+            handler_timeout=self.handler_timeout or cls.handler_timeout,
             routing=self.routing,
             ask_timeout=cls.ask_timeout,
-            methods=sorted(methods_of(cls)),
+            methods=[_described(method) for _, method in sorted(methods_of(cls).items())],
             doc=inspect.getdoc(cls) or "",
         )
 
@@ -138,16 +145,18 @@ class ServicePlan:
     per_host: int | None
     restart: Restart
     strategy: Strategy
-    intensity: int | None
+    intensity: Intensity | None
     period: float
     backoff: dict[str, float]
     shutdown: float
     start_timeout: float
     mailbox: int
     concurrency: int
+    handler_timeout: float
     routing: str
     ask_timeout: float | None
-    methods: list[str]
+    methods: list[dict[str, str]]
+    """Name, signature, docstring and kind of each."""
     doc: str
 
     def to_plain(self) -> dict[str, Any]:
@@ -158,6 +167,17 @@ class ServicePlan:
     def from_plain(cls, plain: Mapping[str, Any]) -> ServicePlan:
         """The other way round."""
         return cls(**plain)
+
+
+def _described(method: Method) -> dict[str, str]:
+    signature = inspect.signature(method.function)
+    without_self = signature.replace(parameters=list(signature.parameters.values())[1:])
+    return {
+        "name": method.name,
+        "signature": str(without_self),
+        "doc": inspect.getdoc(method.function) or "",
+        "kind": "stream" if "stream" in method.kind else "value",
+    }
 
 
 class ServiceRef(Routed[A]):
@@ -172,10 +192,12 @@ class ServiceRef(Routed[A]):
     _router: ServiceRouter
 
     def member(self, number: int) -> Ref[A]:
-        """One member, by number. `NotFound` when the service is smaller."""
+        """One member. `NotFound` when the service is smaller, `ServiceFailed` when it has given up."""
         view = self._router.registry.view(self._router.name)
         name = f"{view.name}/{number}"
         found = view.member_by_name.get(name)
+        if found is None and view.state == "failed":
+            raise failure(view)
         if found is None:
             raise NotFound(
                 f"{name}: {view.name} has {len(view.members)} members{nearest(name, view.member_by_name)}"

@@ -8,7 +8,6 @@ not fit the class, raise `InvalidArgument` on that line and nothing has started.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,20 +39,22 @@ class ChildSpec:
     shutdown: Shutdown | None = field(default=None, kw_only=True)
     """Seconds to stop in, `math.inf`, or "brutal_kill"; None means 5 s, for supervisors infinity."""
     start_timeout: float = field(default=60.0, kw_only=True)
+    significant: bool = field(default=False, kw_only=True)
+    """Whether its end by itself may end the supervisor, as `auto_shutdown` says; never with permanent."""
     mailbox: int | None = field(default=None, kw_only=True)
     """None leaves it to the class, here and in `concurrency`."""
     concurrency: int | None = field(default=None, kw_only=True)
+    handler_timeout: float | None = field(default=None, kw_only=True)
+    """Seconds that one handler may run before the child counts as hung."""
 
     def __post_init__(self) -> None:
         checks.name("ChildSpec", "id", self.id)
         check_class("ChildSpec", self.actor_class)
-        checks.choice("ChildSpec", "restart", self.restart, RESTARTS)
-        if self.shutdown is not None:
-            check_shutdown("ChildSpec", self.shutdown)
-        checks.positive("ChildSpec", "start_timeout", self.start_timeout, allow_infinity=True)
-        for limit in ("mailbox", "concurrency"):
-            if getattr(self, limit) is not None:
-                checks.whole("ChildSpec", limit, getattr(self, limit), least=1)
+        options = ("restart", "shutdown", "start_timeout", "mailbox", "concurrency", "handler_timeout")
+        check_options("ChildSpec", **{option: getattr(self, option) for option in options})
+        checks.flag("ChildSpec", "significant", self.significant)
+        if self.significant and self.restart == "permanent":
+            raise checks.misfit("ChildSpec", "significant", True, "does not go with restart='permanent'")
         args, kwargs = bound_arguments("ChildSpec", self.actor_class, self.args, self.kwargs)
         object.__setattr__(self, "args", args)
         object.__setattr__(self, "kwargs", kwargs)
@@ -96,6 +97,28 @@ class ChildCounts:
     workers: int
 
 
+def check_options(
+    owner: str,
+    *,
+    restart: object,
+    shutdown: object,
+    start_timeout: object,
+    mailbox: object,
+    concurrency: object,
+    handler_timeout: object,
+) -> None:
+    """What every way to describe a child says of it."""
+    checks.choice(owner, "restart", restart, RESTARTS)
+    if shutdown is not None:
+        check_shutdown(owner, shutdown)
+    checks.positive(owner, "start_timeout", start_timeout, allow_infinity=True)
+    for limit, value in (("mailbox", mailbox), ("concurrency", concurrency)):
+        if value is not None:
+            checks.whole(owner, limit, value, least=1)
+    if handler_timeout is not None:
+        checks.positive(owner, "handler_timeout", handler_timeout, allow_infinity=True)
+
+
 def check_shutdown(owner: str, value: object) -> None:
     """Seconds, infinity, or the word "brutal_kill"."""
     if isinstance(value, str):
@@ -112,8 +135,11 @@ def bound_arguments(
         raise checks.misfit(owner, "args", args, "is not a tuple")
     if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
         raise checks.misfit(owner, "kwargs", kwargs, "is not a mapping from names")
+    # Imported here so that reading a spec's names never loads the runtime.
+    from actors.actor import signature_of
+
     try:
-        inspect.signature(actor_class).bind(*args, **kwargs)
+        signature_of(actor_class).bind(*args, **kwargs)
     except TypeError as misfit:
         given = f"args={tuple(args)!r} kwargs={dict(kwargs)!r}"
         raise InvalidArgument(f"{owner} {given} do not fit {actor_class.__qualname__}: {misfit}") from None

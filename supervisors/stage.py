@@ -14,27 +14,29 @@ import math
 import os
 import sys
 import threading
-import time
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
 from actors.actor import Actor
-from actors.errors import ActorError, NotFound, Refusal, Unavailable, nearest
+from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, Unavailable, nearest
 from actors.events import ActorExited, DeadLettered, Event, FrameRejected, PeerLost, log_sink
 from actors.exit import Exit
 from actors.ref import Ref
 from actors.rundir import read_key
 from actors.system import ActorSystem
 from actors.transport import open_nng
-from supervisors import placement, settings
+from supervisors import evidence, health, placement, settings, vigil
 from supervisors.company import Company, Host
+from supervisors.exits import Verdict
+from supervisors.journal import Journal
+from supervisors.playbill import HostReality, LivingMember, Playbill, ServiceEntry, newest
 from supervisors.registry import REGISTRY_NAME, Registry, ServiceView
 from supervisors.service import ServicePlan
 from supervisors.troupe import Troupe, exit_from_plain
 
 STAGE_ACTOR = "stage"
-_KEPT_EVENTS = 10_000
+_COMMIT_LIMIT = 0.05
+"""Seconds that a change waits for a host to keep it."""
 
 
 def open_stage(config: Mapping[str, Any]) -> StageProcess:
@@ -47,7 +49,12 @@ class StageProcess:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         sys.setswitchinterval(0.0005)
+        evidence.leave_traces(config["run_dir"], vigil.NAME)
         self.config = config
+        before = self._record_before()
+        self.is_return = before is not None
+        """True for every life of the stage but the first: there is something to take over."""
+        self.epoch = before.epoch + 1 if before is not None else 1
         self.registry = Registry(config["app_name"])
         self.system = ActorSystem(
             transport=open_nng(config["run_dir"]),
@@ -59,7 +66,18 @@ class StageProcess:
         self.registry.attach(self.system)
         self._stage = self.system.options(name=STAGE_ACTOR).spawn(Stage, self)
         self._stage.wait_started().result(timeout=30)
-        self._record().write(f"{config['run_dir']}/{settings.RECORD_NAME}")
+        self._record().write(self._record_path)
+        self._stage.tell("beat", self._record_path)
+
+    @property
+    def _record_path(self) -> str:
+        return f"{self.config['run_dir']}/{settings.RECORD_NAME}"
+
+    def _record_before(self) -> settings.StageRecord | None:
+        try:
+            return settings.StageRecord.read(self._record_path)
+        except (OSError, InvalidArgument):
+            return None
 
     def _saw(self, event: Event) -> None:
         if isinstance(event, ActorExited) and event.actor == STAGE_ACTOR and not event.exit.is_clean:
@@ -74,7 +92,7 @@ class StageProcess:
             host_id=self.system.address.removesuffix(".ipc")[-16:],
             pid=pid,
             start_time=settings.process_start_time(pid) or 0,
-            epoch=1,
+            epoch=self.epoch,
             key_path=self.config["key_path"],
             app=self.config["app_name"],
             house_pid=self.config.get("house_pid"),
@@ -89,8 +107,16 @@ class StageProcess:
         threading.Thread(target=self._end, name="stage-end", daemon=True).start()
 
     def _end(self) -> None:
+        from supervisors import _ray
+
+        # Without a record this end is one in order: the house goes on with its own, and Ray
+        # is told not to bring the stage back.
+        with contextlib.suppress(OSError):
+            os.unlink(self._record_path)
         with contextlib.suppress(Exception):
             self.system.stop().result(timeout=2.0)
+        with contextlib.suppress(Exception):
+            _ray.kill_host(_ray.STAGE_NAME)
         os._exit(0)
 
     def close(self) -> None:
@@ -117,18 +143,29 @@ class Stage(Actor):
             plain["name"]: ServicePlan.from_plain(plain) for plain in self._app.get("services", ())
         }
         self._subscribers: dict[str, Ref[Any]] = {}
-        self._events: deque[dict[str, Any]] = deque(maxlen=_KEPT_EVENTS)
-        self._event_number = 0
-        self._listeners: set[asyncio.Event] = set()
+        self._journal = Journal(self.context.system.clock)
+        self._note = self._journal.note
         self._ready = asyncio.Event()
+        self._in_charge = asyncio.Event()
+        """Set once there is somebody for each service: what comes earlier has to wait."""
+        self._beat: vigil.Beat | None = None
         self._is_stopping = False
         self._stopped: asyncio.Future[None] | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._entries: dict[str, ServiceEntry] = {}
+        self._version = 0
+        self._playbill = Playbill()
+        self._round: asyncio.Task[None] | None = None
+        """The next time the playbill goes out; all who ask until then share it."""
         self._company = Company(
             self.context.system,
             self._host_config(config),
             self._app.get("understudies", 1),
+            heartbeat_limit=config.get("heartbeat_limit", 10.0),
             on_died=self._host_died,
+            on_explained=self._host_explained,
+            on_refused=process.close,
+            everybody_told=self._told,
             on_event=self._note,
         )
 
@@ -143,6 +180,7 @@ class Stage(Actor):
             "run_dir": config["run_dir"],
             "key_path": config["key_path"],
             "stage_address": self.context.system.address,
+            "epoch": self._process.epoch,
             "sys_path": list(config.get("sys_path", ())),
             "files": self._app.get("files", {}),
             "modules": list(dict.fromkeys(modules)),
@@ -158,17 +196,102 @@ class Stage(Actor):
     # -- opening ---------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        await self._company.look_at_nodes()
-        await self._company.open(self._hosts_expected() + self._app.get("understudies", 1))
+        if self._process.is_return:
+            # All at once: they run already, and none may wait for another's bad start.
+            realities = await self._take_over()
+            for name, plan in self._plans.items():
+                self._cast(name, plan, realities)
+            self._in_charge.set()
+        else:
+            self._in_charge.set()
+            await self._company.look_at_nodes()
+            await self._company.open(self._hosts_expected() + self._app.get("understudies", 1))
         for name, plan in self._plans.items():
-            troupe = self.context.options(name=name).spawn(
-                Troupe, plan, self._company, self._publish, self._note
-            )
-            self._troupes[name] = troupe
+            troupe = self._troupes.get(name) or self._cast(name, plan, [])
             with contextlib.suppress(ActorError):
                 await troupe.wait_started()
         self._note("app.ready", app=self._name)
         self._ready.set()
+
+    def _cast(self, name: str, plan: ServicePlan, realities: list[HostReality]) -> Ref[Troupe]:
+        troupe = self._troupes[name] = self.context.options(name=name).spawn(
+            Troupe,
+            plan,
+            self._company,
+            self._publish,
+            self._note,
+            self._commit,
+            self._process.epoch,
+            self._entries.get(name),
+            self._living(name, realities),
+            {member: ended for reality in realities for member, ended in reality.ended.items()},
+        )
+        return troupe
+
+    # -- the playbill ------------------------------------------------------------------------
+
+    async def _take_over(self) -> list[HostReality]:
+        """Learn from the hosts what an earlier stage has left, and go on with that."""
+        realities = await self._company.find_hosts()
+        playbill = newest(reality.playbill for reality in realities)
+        self._entries = {service.name: service for service in playbill.services}
+        self._playbill = playbill
+        await self._company.take_over(playbill, realities)
+        for reality in realities:
+            self._subscribe(reality.address)
+        self._note(
+            "stage.returned",
+            epoch=self._process.epoch,
+            hosts=len(realities),
+            members=sum(len(reality.members) for reality in realities),
+        )
+        return realities
+
+    def _living(self, service: str, realities: list[HostReality]) -> dict[str, tuple[Host, LivingMember]]:
+        """The members of *service* that run in hosts which were taken over."""
+        return {
+            name: (host, member)
+            for reality in realities
+            if reality.service == service and (host := self._company.host_named(reality.name)) is not None
+            for name, member in reality.members.items()
+        }
+
+    async def _commit(self, entry: ServiceEntry) -> None:
+        """
+        Make a change outlive this process before it is acted on.
+
+        Returns when one host has it, or after 50 ms: a stopped host must not hold the stage.
+        """
+        self._entries[entry.name] = entry
+        if self._round is None:
+            self._round = asyncio.get_running_loop().create_task(self._replicate())
+        await asyncio.shield(self._round)
+
+    async def _replicate(self) -> None:
+        await asyncio.sleep(0)  # what else changes in this turn goes out with it
+        self._round = None
+        self._version += 1
+        last_host, last_slot = self._company.last_numbers
+        playbill = Playbill(
+            self._process.epoch,
+            self._version,
+            tuple(self._entries.values()),
+            self._company.slot_entries(),
+            self._company.host_entries(),
+            last_host,
+            last_slot,
+        )
+        self._playbill = playbill
+        kept = [
+            host.ref.keep(self._process.epoch, playbill)
+            for host in self._company.hosts()
+            if host.ref is not None
+        ]
+        if kept:
+            first = [asyncio.ensure_future(reply) for reply in kept]
+            await asyncio.wait(first, timeout=_COMMIT_LIMIT, return_when=asyncio.FIRST_COMPLETED)
+            for reply in first:
+                reply.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _hosts_expected(self) -> int:
         """Processes that the services will need and that need no slot of their own first."""
@@ -195,6 +318,17 @@ class Stage(Actor):
             [hosts, *(int(free.get(name, 0.0) // amount) for name, amount in amounts.items() if amount)]
         )
 
+    async def beat(self, record_path: str) -> None:
+        """Show the house from now on that this loop turns."""
+        self._beat = vigil.Beat(record_path)
+        self._beat.touch()
+        # A timer, not a loop: a handler that never returns would hold up the end of this process.
+        self.context.every(health.beat(self._process.config.get("heartbeat_limit", 10.0)), self._touch)
+
+    async def _touch(self) -> None:
+        if self._beat is not None:
+            self._beat.touch()
+
     async def wait_ready(self) -> dict[str, Any]:
         """Resolves when every service has started what can be placed; says what `ps` says."""
         await self._ready.wait()
@@ -208,25 +342,36 @@ class Stage(Actor):
     ) -> list[tuple[Any, ...]]:
         """A host's hello; answered with the views of all services."""
         self._company.host_up(name, pid, start_time, address, tuple(gpu_ids))
+        host = self._company.host_named(name)
+        if host is not None and host.ref is not None and self._playbill.epoch:
+            host.ref.tell("keep", self._process.epoch, self._playbill)
         return self._subscribe(address)
 
     async def host_leaving(self, name: str, exit: tuple[str, str, str]) -> None:
         """A host's farewell."""
         self._company.farewell(name, exit_from_plain(exit)[0])
+        host = self._company.host_named(name)
+        troupe = self._troupes.get(host.service or "") if host is not None else None
+        if host is not None and troupe is not None:
+            await troupe.host_leaves(host)
 
     async def member_exited(
         self, host: str, name: str, incarnation: int, exit: tuple[str, str, str], handled: int
     ) -> None:
         """A member's life ended by itself."""
+        await self._in_charge.wait()
         troupe = self._troupes.get(name.partition("/")[0])
         if troupe is not None:
             reason, traceback = exit_from_plain(exit)
             if traceback:
                 self._note(
                     "member.crashed",
+                    supervisor=name.partition("/")[0],
+                    context="crashed",
+                    reason=str(reason),
+                    child=name,
                     member=name,
                     incarnation=incarnation,
-                    reason=str(reason),
                     traceback=traceback,
                 )
             await troupe.exited(name, incarnation, reason, traceback, handled)
@@ -237,19 +382,40 @@ class Stage(Actor):
         if troupe is not None:
             await troupe.worked(name, incarnation)
 
-    def _host_died(self, host: Host, members: tuple[str, ...], exit: Exit, counts: bool) -> None:
+    async def member_hung(self, host: str, name: str, incarnation: int, exit: tuple[str, str, str]) -> None:
+        """A handler of a member holds on beyond its limit: its host's process has to end."""
+        await self._in_charge.wait()
+        found = self._company.host_named(host)
+        if found is not None and not found.dead:
+            await self._company.end_hung(found, exit_from_plain(exit)[0])
+
+    def _host_died(self, host: Host, members: tuple[str, ...], verdict: Verdict) -> None:
+        event = "host.died" if host.service is not None else "understudy.died"
+        self._note_end(event, host, members, verdict)
         troupe = self._troupes.get(host.service or "")
-        if host.service is not None:
-            self._note(
-                "host.died",
-                host=host.name,
-                pid=host.pid,
-                service=host.service,
-                members=list(members),
-                reason=str(exit),
-            )
         if troupe is not None and members:
-            troupe.tell(Troupe.host_died, host, members, exit, counts)
+            troupe.tell(Troupe.host_died, host, members, verdict)
+
+    def _host_explained(self, host: Host, members: tuple[str, ...], told: Verdict, verdict: Verdict) -> None:
+        if verdict.exit != told.exit:
+            self._note_end("host.explained", host, members, verdict)
+        troupe = self._troupes.get(host.service or "")
+        if troupe is not None and members:
+            troupe.tell(Troupe.host_explained, host, verdict)
+
+    def _note_end(self, event: str, host: Host, members: tuple[str, ...], verdict: Verdict) -> None:
+        self._note(
+            event,
+            supervisor=host.service or "company",
+            context="died",
+            reason=str(verdict.exit),
+            child=host.name,
+            host=host.name,
+            pid=host.pid,
+            service=host.service,
+            members=list(members),
+            traceback=verdict.stack,
+        )
 
     # -- views --------------------------------------------------------------------------------
 
@@ -293,6 +459,7 @@ class Stage(Actor):
 
     async def ps(self) -> dict[str, Any]:
         """The app, its services and members."""
+        await self._in_charge.wait()
         services, members = [], []
         for name, plan in self._plans.items():
             troupe = self._troupes.get(name)
@@ -305,7 +472,7 @@ class Stage(Actor):
         blanks = [host for host in self._company.hosts() if host.service is None and host.address]
         return {
             "app": self._name,
-            "stage": {"pid": os.getpid(), "epoch": 1},
+            "stage": {"pid": os.getpid(), "epoch": self._process.epoch},
             "services": services,
             "members": members,
             "understudies": [{"name": host.name, "pid": host.pid, "node": host.node_id} for host in blanks],
@@ -341,27 +508,31 @@ class Stage(Actor):
         ]
 
     async def describe(self, service: str) -> dict[str, Any]:
-        """One service: class, methods, size."""
+        """One service: class, methods with signatures and docstrings, resources, strategy."""
         plan = self._plan(service)
-        return {"name": plan.name, "class": plan.class_name, "methods": plan.methods, "doc": plan.doc}
+        return {
+            "name": plan.name,
+            "class": plan.class_name,
+            "doc": plan.doc,
+            "methods": plan.methods,
+            "size": plan.size,
+            "resources": plan.resources,
+            "per_host": plan.per_host,
+            "strategy": plan.strategy,
+            "restart": plan.restart,
+            "intensity": plan.intensity,
+            "period": plan.period,
+            "backoff": plan.backoff,
+            "shutdown": plan.shutdown,
+            "routing": plan.routing,
+            "mailbox": plan.mailbox,
+            "concurrency": plan.concurrency,
+        }
 
     async def events(self, follow: bool = False, last: int = 100) -> AsyncGenerator[dict[str, Any], None]:
         """The last events, oldest first; with *follow* all that come, until the stream is cancelled."""
-        seen = self._event_number - last if last else self._event_number
-        news = asyncio.Event()
-        self._listeners.add(news)
-        try:
-            while True:
-                news.clear()
-                for event in list(self._events):
-                    if event["number"] > seen:
-                        seen = event["number"]
-                        yield event
-                if not follow:
-                    return
-                await news.wait()
-        finally:
-            self._listeners.discard(news)
+        async for event in self._journal.read(follow, last):
+            yield event
 
     # -- orders --------------------------------------------------------------------------------
 
@@ -371,6 +542,7 @@ class Stage(Actor):
 
         Resolves when each runs, has left or waits for room; at once without *wait*.
         """
+        await self._in_charge.wait()
         troupe = self._troupe(service)
         before, wanted = await troupe.resize(size)
         self._note("service.scaled", service=service, before=before, size=wanted)
@@ -381,8 +553,26 @@ class Stage(Actor):
         await self._told()
         return report
 
+    async def restart(self, name: str, rolling: bool = False) -> dict[str, Any]:
+        """New lives for a service, one by one with *rolling*, or for one member (`kitchen/2`)."""
+        await self._in_charge.wait()
+        troupe = self._troupe(name.partition("/")[0])
+        self._note("service.restarted", service=name, rolling=rolling)
+        restarted = await troupe.restart([name] if "/" in name else [], rolling)
+        return {"restarted": restarted}
+
+    async def reset(self, service: str) -> dict[str, Any]:
+        """Revive a service that has failed."""
+        await self._in_charge.wait()
+        revived = await self._troupe(service).reset()
+        if revived:
+            self._note("service.reset", service=service)
+        row, _ = await self._troupe(service).describe()
+        return {"service": service, "revived": revived, "state": row["state"]}
+
     async def kill_member(self, member: str, yes: bool = False) -> dict[str, Any]:
         """SIGKILL the process of *member*; resolves at its end. `Refusal` with neighbours unless *yes*."""
+        await self._in_charge.wait()
         host = await self._troupe(member.partition("/")[0]).host_of(member)
         if host is None or host.dead:
             raise Unavailable(f"{member} has no process now", may_have_run=False, reason="not running")
@@ -466,13 +656,6 @@ class Stage(Actor):
                 f"service {service} has not begun to start yet", may_have_run=False, reason="starting"
             )
         return troupe
-
-    def _note(self, event: str, **fields: Any) -> None:
-        """Write down an event and wake who listens."""
-        self._event_number += 1
-        self._events.append({"number": self._event_number, "time": time.time(), "event": event, **fields})
-        for listener in self._listeners:
-            listener.set()
 
 
 def _waiting_row(plan: ServicePlan) -> dict[str, Any]:

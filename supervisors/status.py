@@ -56,6 +56,42 @@ def ps_text(ps: Mapping[str, Any]) -> str:
     return "\n\n".join([head, services, members, f"understudies ready: {waiting or 'none'}"])
 
 
+def description_text(service: Mapping[str, Any]) -> str:
+    """One service for `describe`."""
+    resources = {name: amount for name, amount in service["resources"].items() if amount}
+    limits = (
+        "per member, then backoff"
+        if service["intensity"] is None
+        else f"{service['intensity']} in {service['period']:g} s"
+    )
+    facts = [
+        ("class", service["class"]),
+        ("size", service["size"]),
+        (
+            "resources of a host",
+            ", ".join(f"{name} {amount}" for name, amount in resources.items()) or "none",
+        ),
+        ("members per host", service["per_host"] or "spread"),
+        ("strategy", f"{service['strategy']}, {service['restart']}, restarts {limits}"),
+        ("routing", service["routing"]),
+        ("mailbox", service["mailbox"]),
+        ("shutdown", f"{service['shutdown']:g} s"),
+    ]
+    lines = [service["name"], *_indented(service["doc"], "  "), ""]
+    lines += [f"  {what.ljust(20)} {text}" for what, text in facts]
+    for method in service["methods"]:
+        lines += [
+            "",
+            f"  {method['name']}{method['signature']}{' (stream)' if method['kind'] == 'stream' else ''}",
+        ]
+        lines += _indented(method["doc"], "      ")
+    return "\n".join(lines)
+
+
+def _indented(text: str, indent: str) -> list[str]:
+    return [f"{indent}{line}".rstrip() for line in text.splitlines()]
+
+
 def tree_text(tree: Mapping[str, Any]) -> str:
     """The supervision tree with strategy, state, life, restarts and last exit."""
     return "\n".join([_node_line(tree), *_branches(tree.get("children", ()), "")])
@@ -101,8 +137,15 @@ _SENTENCES = {
     "member.shutdown_overrun": "{member} did not stop within its shutdown time",
     "service.failed": "service {service} has failed: {reason}",
     "service.scaled": "service {service} scales from {before} to {size}",
+    "service.restarted": "service {service} is restarted by order",
+    "service.reset": "service {service} is reset",
+    "stage.returned": "the stage is back (epoch {epoch}): it took over {hosts} hosts with {members} members",
     "service.stopped": "service {service} stopped",
     "host.died": "host {host} of {service} (pid {pid}) died: {reason}",
+    "host.explained": "host {host} of {service} (pid {pid}) died, it turns out: {reason}",
+    "member.hung": "{child} hung: {reason}",
+    "understudy.hung": "understudy {host} (pid {pid}) hung: {reason}",
+    "member.crashed": "{member} crashed (life {incarnation}): {reason}",
     "host.failed": "host {host} did not come up: {reason}",
     "understudy.died": "understudy {host} (pid {pid}) died: {reason}",
     "app.ready": "{app} is ready",
@@ -114,14 +157,17 @@ _SENTENCES = {
 
 
 def event_text(event: Mapping[str, Any]) -> str:
-    """One line for one event."""
+    """One line for one event; below it a traceback or the stacks of a process, where it has one."""
     clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
     sentence = _SENTENCES.get(event["event"])
     if sentence is not None:
-        return f"{clock}  {sentence.format_map(_Missing(event))}"
-    hidden = ("number", "time", "event", "traceback")
-    details = "  ".join(f"{key}={value}" for key, value in event.items() if key not in hidden)
-    text = f"{clock}  {event['event']}  {details}"
+        text = f"{clock}  {sentence.format_map(_Missing(event))}"
+    else:
+        hidden = ("number", "time", "event", "traceback", "left_out")
+        details = "  ".join(f"{key}={value}" for key, value in event.items() if key not in hidden)
+        text = f"{clock}  {event['event']}  {details}"
+    if event.get("left_out"):
+        text += f"  (and {event['left_out']} more like it)"
     return f"{text}\n{event['traceback']}" if event.get("traceback") else text
 
 

@@ -10,9 +10,11 @@ The rules are OTP's (strategy, intensity, period, restart types, orders). One jo
 a time: children start in order, each awaited, and stop in reverse order, each
 awaited; what happens meanwhile is handled afterwards, except that a child that ends
 on its own while it waits to be stopped counts as stopped. With `side_by_side` every
-child is a lane of its own: they start, restart and stop at the same time.
+child is a lane of its own: they start, restart and stop at the same time. `dynamic`
+children (OTP's simple_one_for_one) are at most `max_children`, have one spec that is
+not theirs to keep, and stop all at once.
 
-With `intensity` a number, a first start that fails fails the whole, and so does
+With an `intensity`, a first start that fails fails the whole, and so does
 failing too often: all children stop. With `intensity` None, for services, a failed
 first start is one more failure to retry, and a child that fails too often backs off;
 `allowance` has the rules.
@@ -23,6 +25,7 @@ Every order is answered exactly once. `Finished` comes once, with every child st
 from __future__ import annotations
 
 import random as _random
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +44,7 @@ from supervisors import checks, facts
 from supervisors.actions import Action, Answer, Finished
 from supervisors.allowance import Allowance, MemberAllowance, SharedAllowance
 from supervisors.backoff import Backoff
+from supervisors.budget import NEVER_COUNTED, Intensity, check_intensity
 from supervisors.child import Cause, Child, ChildRow, State
 from supervisors.lane import Job, Lane, Lanes
 from supervisors.orders import (
@@ -56,6 +60,7 @@ from supervisors.orders import (
 )
 from supervisors.recovery import Recovery
 from supervisors.roster import Roster
+from supervisors.significance import AUTO_SHUTDOWNS, AutoShutdown, check_significance, is_the_end
 from supervisors.spec import ChildCounts
 from supervisors.strategy import STRATEGIES, Strategy
 
@@ -83,27 +88,39 @@ class Supervision:
         self,
         *,
         strategy: Strategy = "one_for_one",
-        intensity: int | None = 3,
+        intensity: Intensity | None = 3,
         period: float = 5.0,
         backoff: Backoff | None = None,
+        auto_shutdown: AutoShutdown = "never",
         side_by_side: bool = False,
+        dynamic: bool = False,
+        max_children: int | None = None,
         random: Callable[[], float] = _random.random,
     ) -> None:
-        check_flags(strategy, intensity, period)
-        if side_by_side and strategy != "one_for_one":
-            raise checks.misfit("Supervision", "side_by_side", side_by_side, f"does not go with {strategy}")
-        self._side_by_side = side_by_side
+        check_flags(strategy, intensity, period, auto_shutdown)
+        if max_children is not None:
+            checks.whole("Supervisor", "max_children", max_children)
+        for flag, is_set in (("side_by_side", side_by_side), ("dynamic", dynamic)):
+            if is_set and strategy != "one_for_one":
+                raise checks.misfit("Supervision", flag, is_set, f"does not go with {strategy}")
+        if dynamic and auto_shutdown != "never":
+            why = "does not go with dynamic children"
+            raise checks.misfit("Supervisor", "auto_shutdown", auto_shutdown, why)
+        self._stops_together = side_by_side or dynamic
+        self._max_children = max_children
+        self._auto_shutdown: AutoShutdown = auto_shutdown
         self._allowance: Allowance = (
             MemberAllowance(period, backoff, random)
             if intensity is None
             else SharedAllowance(intensity, period, backoff, random)
         )
-        self._roster = Roster(self._allowance)
+        self._roster = Roster(self._allowance, dynamic=dynamic)
         self._recovery = Recovery(strategy, self._roster, self._allowance, self._give_up)
         self._lanes = Lanes(side_by_side)
         self._closing = Lane()
         self._opening: _Opening | None = None
         self._ending: _Ending | None = None
+        self._open_causes: list[Cause] = []
         # Orders not answered yet, oldest first.
         self._open_orders: dict[Hashable, None] = {}
         self.has_begun = False
@@ -149,6 +166,8 @@ class Supervision:
                 self._lanes.put(id, self._recovery.retry(id))
             case facts.Exited():
                 self._take_exits(event)
+            case facts.CauseKnown():
+                self._take_cause(event)
             case facts.Started(id) | facts.Ignored(id) | facts.StartFailed(id, _) | facts.Stopped(id, _):
                 child = self._roster.get(id)
                 if child is not None:
@@ -156,19 +175,48 @@ class Supervision:
                     self._wake([child])
 
     def _take_exits(self, event: facts.Exited) -> None:
-        cause = Cause(event.exit, event.counts)
-        ended = [child for child in self._roster if child.id in event.ids and child.is_alive]
+        ended = [child for child in self._roster.those(event.ids) if child.is_alive]
+        cause = _cause(event)
+        if event.cause_open:
+            cause.is_open = True
+            self._open_causes.append(cause)
         for child in ended:
             self._roster.take_exit(child, cause, event.handled)
+            if child.has_left and child.spec.significant:
+                self._lanes.put(child.id, self._take_leave(child))
         # Those whose start this was have a job that waits for them.
         failed = [child for child in ended if child.cause is cause and child.failure is None]
         for group in self._lanes.split(failed):
             self._lanes.put(group[0].id, self._recovery.recover(group, cause))
         self._wake(ended)
 
+    def _take_cause(self, event: facts.CauseKnown) -> None:
+        cause = next((cause for cause in self._open_causes if not cause.ids.isdisjoint(event.ids)), None)
+        if cause is None or self.is_finished:
+            return
+        self._open_causes.remove(cause)
+        children = self._roster.those(cause.ids)
+        self._recovery.learn(children, cause, _cause(event))
+        for child in children:
+            self._lanes.step(child.id)
+        if children and not cause.is_within and self._ending is None:
+            # Nobody waited for it and the restarts have begun; yet it was one too many.
+            self._give_up(children[0])
+
+    def _take_leave(self, child: Child) -> Job:
+        """A significant child has ended by itself; nothing follows if a group restart revives it first."""
+        if child.has_left and is_the_end(child, self._roster, self._auto_shutdown):
+            self._roster.report("auto_shutdown", child)
+            self._end(_Ending(Exit("shutdown")))
+            yield
+
     def _wake(self, children: Sequence[Child]) -> None:
         """Let the jobs that wait for *children* look again."""
         if self._ending is not None:
+            if self._stops_together:
+                for child in children:
+                    if not child.is_alive:
+                        self._roster.rest(child)
             self._closing.step()
         for child in children:
             self._lanes.step(child.id)
@@ -199,9 +247,9 @@ class Supervision:
     def _begin(self, begin: Begin) -> None:
         self.has_begun = True
         ids = [spec.id for spec in begin.specs]
-        doubles = sorted({id for id in ids if ids.count(id) > 1})
-        if doubles:
-            error = InvalidArgument(f"children have the same id: {', '.join(map(repr, doubles))}")
+        try:
+            self._check_specs(begin.specs)
+        except InvalidArgument as error:
             self._fail_to_begin(begin.order, error)
             return
         children = [self._roster.add(spec) for spec in begin.specs]
@@ -209,6 +257,13 @@ class Supervision:
         self._open_if_settled()
         for group in self._lanes.split(children):
             self._lanes.put(group[0].id, self._start_first(group))
+
+    def _check_specs(self, specs: Sequence[Spec]) -> None:
+        doubles = sorted(id for id, times in Counter(spec.id for spec in specs).items() if times > 1)
+        if doubles:
+            raise InvalidArgument(f"children have the same id: {', '.join(map(repr, doubles))}")
+        for spec in specs:
+            check_significance(spec, self._auto_shutdown)
 
     def _start_first(self, children: Sequence[Child]) -> Job:
         for child in children:
@@ -244,6 +299,15 @@ class Supervision:
         if known is not None:
             error = AlreadyStarted if known.is_alive else AlreadyPresent
             self._answer(order.order, error=error(f"child {known.id!r} is {known.state}"))
+            return
+        if self._max_children is not None and len(self._roster) >= self._max_children:
+            limit = f"the supervisor has {len(self._roster)} children, its max_children"
+            self._answer(order.order, error=Refusal(limit))
+            return
+        try:
+            self._check_specs([order.spec])
+        except InvalidArgument as error:
+            self._answer(order.order, error=error)
             return
         child = self._roster.add(order.spec)
         yield from self._roster.start(child)
@@ -320,7 +384,7 @@ class Supervision:
         for order in list(self._open_orders):
             self._answer(order, error=ActorStopped("the supervisor is stopping"))
         backwards = list(self._roster)[::-1]
-        if self._side_by_side:
+        if self._stops_together:
             for child in backwards:
                 self._roster.order_halt(child)
         # One that is being stopped already goes first: never two at a time.
@@ -331,12 +395,24 @@ class Supervision:
         self._roster.actions += [*ending.last_words, Finished(ending.exit)]
 
 
-def check_flags(strategy: object, intensity: object, period: object, *, owner: str = "Supervisor") -> None:
+def check_flags(
+    strategy: object,
+    intensity: object,
+    period: object,
+    auto_shutdown: object = "never",
+    *,
+    owner: str = "Supervisor",
+) -> None:
     """What every supervisor's flags must look like; `InvalidArgument` otherwise."""
     checks.choice(owner, "strategy", strategy, STRATEGIES)
     if intensity is not None:
-        checks.whole(owner, "intensity", intensity)
+        check_intensity(owner, intensity)
     checks.positive(owner, "period", period)
+    checks.choice(owner, "auto_shutdown", auto_shutdown, AUTO_SHUTDOWNS)
+
+
+def _cause(event: facts.Exited | facts.CauseKnown) -> Cause:
+    return Cause(event.exit, event.counts and event.exit.kind not in NEVER_COUNTED, frozenset(event.ids))
 
 
 def _start_error(id: str, exit: Exit) -> StartFailed:

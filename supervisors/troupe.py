@@ -11,19 +11,21 @@ import asyncio
 import contextlib
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actors.actor import Actor
-from actors.errors import ActorError, InvalidArgument, NotFound, ServiceFailed, StartFailed, nearest
+from actors.errors import ActorError, InvalidArgument, NotFound, ServiceFailed, Unavailable, nearest
 from actors.exit import Exit
 from supervisors import facts
 from supervisors.actions import Report
 from supervisors.backoff import Backoff
 from supervisors.company import Company, Host, Slot
 from supervisors.driver import Driver
+from supervisors.exits import Verdict
 from supervisors.orders import Begin, DeleteChild, StartChild, Stop, TerminateChild
+from supervisors.playbill import EndedMember, LivingMember, MemberEntry, ServiceEntry
 from supervisors.registry import MemberView, ServiceView
 from supervisors.service import ServicePlan
 from supervisors.spec import Kind, Restart, Shutdown
@@ -38,6 +40,7 @@ class MemberSpec:
     restart: Restart
     shutdown_time: Shutdown
     kind: Kind = "worker"
+    significant: bool = False
 
 
 @dataclass(eq=False)
@@ -60,8 +63,21 @@ class Member:
     has_worked: bool = False
     """This life has finished a message."""
     leaving: bool = False
+    renewing: bool = False
+    """An order has its life end so that another begins."""
     has_settled: bool = False
     """It has started, failed once, or waits for room."""
+    is_over: bool = False
+    """It has ended for good, and keeps its place."""
+
+
+@dataclass(eq=False)
+class Unexplained:
+    """An end of a host, and of *members* with it, whose cause is still being looked for."""
+
+    host: Host
+    members: tuple[str, ...]
+    verdict: Verdict | None = None
 
 
 class Troupe(Actor):
@@ -79,54 +95,97 @@ class Troupe(Actor):
         company: Company,
         on_view: Callable[[ServiceView], None],
         on_event: Callable[..., None],
+        commit: Callable[[ServiceEntry], Awaitable[None]],
+        epoch: int,
+        entry: ServiceEntry | None,
+        living: dict[str, tuple[Host, LivingMember]],
+        ended: dict[str, EndedMember],
     ) -> None:
         self.plan = plan
         self._company = company
         self._on_view = on_view
         self._on_event = on_event
         self._members: dict[str, Member] = {}
-        self._size = plan.size
-        self._version = 0
+        self._commit = commit
+        self._epoch = epoch
+        self._entry = entry
+        """What an earlier stage has left behind of this service."""
+        self._entries = {member.name: member for member in entry.members} if entry is not None else {}
+        self._living = living
+        """Members that run already: they are taken over, not started."""
+        self._ended = {
+            name: (each.incarnation, exit_from_plain(each.exit)[0], each.handled)
+            for name, each in ended.items()
+        }
+        """How lives ended while nobody was in charge, where their hosts could say."""
+        self._resumed: dict[str, MemberEntry] = {}
+        """Members of an earlier stage whose turn has not come yet."""
+        self._fallen: list[tuple[str, str | None]] = []
+        self._size = entry.size if entry is not None else plan.size
+        # Views of a later stage are newer than all of an earlier one.
+        self._version = epoch << 32
         self._is_dirty = False
-        self._failed = ""
+        self._failed = entry.failed if entry is not None else ""
         self._is_stopping = False
         self._end: asyncio.Future[Exit] | None = None
         self._settled: list[tuple[set[str], asyncio.Future[None]]] = []
         self._incarnations: dict[str, int] = {}
+        if entry is not None:
+            self._incarnations = entry.left | {each.name: each.incarnation for each in entry.members}
         """Of members that have left: their names come back, their counters go on."""
         self._moves: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """One coming or going at a time for each name: orders to scale may cross."""
-        self._driver = Driver(
-            Supervision(
-                strategy=plan.strategy,
-                intensity=plan.intensity,
-                period=plan.period,
-                backoff=Backoff(**plan.backoff) if plan.intensity is None else None,
-                side_by_side=plan.strategy == "one_for_one",
-            ),
-            _MemberLauncher(self),
-            self.context.system.clock,
-            on_report=self._reported,
-            on_finished=self._finished,
-        )
+        self._unexplained: list[Unexplained] = []
+        """Oldest first."""
+        self._keeping: asyncio.Task[None] | None = None
+        self._driver = self._new_driver()
 
     async def on_start(self) -> None:
         loop = asyncio.get_running_loop()
         self._end = loop.create_future()
         self.context.serve_early()
         self._changed()
+        if self._failed:
+            self._end.set_result(Exit("shutdown", "intensity"))
+            for number in range(self._size):
+                self._spec(self._name(number))
+            return
+        wanted = self._size
+        # Who runs beyond the size was leaving when the stage went away.
+        self._size = max([wanted, *(_number(name) + 1 for name in self._living)])
+        self._resumed = dict(self._entries)
         specs = tuple(self._spec(self._name(number)) for number in range(self._size))
+        self._entries.clear()
+        self._meet()
         begun = self._driver.order(Begin, specs)
         settled = self._when_settled({spec.id for spec in specs})
         # Whichever is first: a member that waits for room must not hold up the rest of the app.
         first: list[asyncio.Future[Any]] = [begun, settled]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if wanted < self._size:
+            before, self._size = self._size, wanted
+            await self.move(before, wanted)
 
     async def on_stop(self, exit: Exit) -> None:
         self._is_stopping = True
         self._driver.feed(Stop(exit))
         if self._end is not None:
             await self._end
+
+    def _new_driver(self) -> Driver:
+        return Driver(
+            Supervision(
+                strategy=self.plan.strategy,
+                intensity=self.plan.intensity,
+                period=self.plan.period,
+                backoff=Backoff(**self.plan.backoff) if self.plan.intensity is None else None,
+                side_by_side=self.plan.strategy == "one_for_one",
+            ),
+            _MemberLauncher(self),
+            self.context.system.clock,
+            on_report=self._reported,
+            on_finished=self._finished,
+        )
 
     # -- messages ------------------------------------------------------------------
 
@@ -139,10 +198,12 @@ class Troupe(Actor):
 
     async def move(self, before: int, size: int) -> dict[str, Any]:
         """Members come and go. Resolves when each runs, has left or waits for room; says what came of it."""
+        await self._commit(self._playbill_entry())
         coming = [self._name(number) for number in range(before, size)]
         leaving = [self._name(number) for number in reversed(range(size, before))]
         await asyncio.gather(*map(self._enter, coming), *map(self._leave, leaving))
         await self._when_settled(set(coming))
+        self._keep_later()
         pending = {name: member.pending for name, member in self._members.items() if member.pending}
         return {
             "service": self.plan.name,
@@ -190,10 +251,70 @@ class Troupe(Actor):
             await self._end
         self._look_for_settled()
 
+    async def restart(self, names: list[str], rolling: bool) -> list[str]:
+        """
+        Give each of *names* (all members when empty) a new life; an order, so nothing is counted.
+
+        A running handler may finish, the mailbox stays. *rolling* waits until one runs before the
+        next is stopped.
+        """
+        chosen = names or [name for name in self._members if self._state(name) == "running"]
+        for name in chosen:
+            self._member(name)
+        if rolling:
+            for name in chosen:
+                await self._renew(name)
+        else:
+            await asyncio.gather(*(self._renew(name) for name in chosen))
+        return chosen
+
+    async def _renew(self, name: str) -> None:
+        member = self._member(name)
+        host, life = member.host, member.incarnation
+        if host is None or host.ref is None or self._state(name) != "running":
+            raise Unavailable(f"{name} is {self._state(name)}", may_have_run=False, reason=self._state(name))
+        member.renewing = True
+        self._publish()  # callers go elsewhere before it stops
+        try:
+            await host.ref.stop_member(self._epoch, name, self.plan.shutdown, False)
+        except ActorError:
+            pass  # its process ended meanwhile: that is told by its proof
+        finally:
+            member.renewing = False
+        if member.incarnation == life and member.host is host:
+            member.last_exit, member.has_settled = Exit("killed", "order"), False
+            self._driver.feed(facts.Exited((name,), member.last_exit, counts=False))
+        await self._when_settled({name})
+
+    async def reset(self) -> bool:
+        """Revive a service that has failed, with fresh limits; False when it has not."""
+        if not self._failed:
+            return False
+        self._failed = ""
+        self._end = asyncio.get_running_loop().create_future()
+        self._incarnations |= {name: member.incarnation for name, member in self._members.items()}
+        self._members.clear()
+        self._unexplained.clear()
+        self._driver = self._new_driver()
+        specs = tuple(self._spec(self._name(number)) for number in range(self._size))
+        self._driver.order(Begin, specs)
+        await self._when_settled({spec.id for spec in specs})
+        return not self._failed
+
+    def _member(self, name: str) -> Member:
+        member = self._members.get(name)
+        if member is None:
+            raise NotFound(f"{self.plan.name} has no member {name!r}{nearest(name, self._members)}")
+        return member
+
     async def exited(self, name: str, incarnation: int, exit: Exit, traceback: str, handled: int) -> None:
         """A member's life ended by itself; its host lives."""
         member = self._members.get(name)
         if member is None or member.incarnation != incarnation:
+            return
+        if self._living.pop(name, None) is not None:
+            # It has not been taken over yet, and need not be.
+            self._ended[name], member.traceback = (incarnation, exit, handled), traceback
             return
         if member.task is not None and not member.task.done():
             # The two come on different ways: that it had started is told before that it ended.
@@ -210,31 +331,78 @@ class Troupe(Actor):
         if member is not None and member.incarnation == incarnation:
             member.has_worked = True
 
-    async def host_died(self, host: Host, members: tuple[str, ...], exit: Exit, counts: bool) -> None:
+    async def host_leaves(self, host: Host) -> None:
+        """A host is about to end: callers go elsewhere before its members stop."""
+        for member in self._members.values():
+            if member.host is host:
+                member.renewing = True
+        self._publish()
+
+    async def host_died(self, host: Host, members: tuple[str, ...], verdict: Verdict) -> None:
         """A host's process ended, and all of *members* with it: one incident."""
+        exit = verdict.exit
         ended = []
         has_worked = False
         for name in members:
             member = self._members.get(name)
             if member is not None and member.host is host:
                 member.host, member.is_registered = None, False
-                member.last_exit, member.traceback = exit, ""
+                member.last_exit, member.traceback = exit, verdict.stack or host.stack
                 has_worked = has_worked or member.has_worked
                 ended.append(name)
         if ended:
-            self._driver.feed(facts.Exited(tuple(ended), exit, handled=int(has_worked), counts=counts))
+            handled = int(has_worked)
+            is_open = not verdict.is_final
+            if is_open:
+                self._unexplained.append(Unexplained(host, tuple(ended)))
+            self._driver.feed(facts.Exited(tuple(ended), exit, handled, verdict.counts, is_open))
             self._changed()
+
+    async def host_explained(self, host: Host, verdict: Verdict) -> None:
+        """Why a host's process ended is known now."""
+        for each in self._unexplained:
+            if each.host is host:
+                each.verdict = verdict
+        earlier: set[str] = set()
+        for each in list(self._unexplained):
+            # Of two ends of the same member the supervision takes the cause of the older one first.
+            if each.verdict is not None and earlier.isdisjoint(each.members):
+                self._unexplained.remove(each)
+                self._driver.feed(facts.CauseKnown(each.members, each.verdict.exit, each.verdict.counts))
+            else:
+                earlier.update(each.members)
+        self._changed()
 
     async def describe(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The service and its members as `ps` shows them."""
         return self._row(), [self._member_row(name) for name in sorted(self._members, key=_number)]
 
+    def _playbill_entry(self) -> ServiceEntry:
+        """This service for the playbill."""
+        members = tuple(
+            MemberEntry(
+                member.name,
+                member.uid,
+                member.incarnation,
+                member.slot.name if member.slot is not None else None,
+                self._state(member.name) == "running",
+                member.is_over,
+            )
+            for member in self._members.values()
+        )
+        return ServiceEntry(self.plan.name, self._size, self._failed, members, dict(self._incarnations))
+
+    def _keep_later(self) -> None:
+        """Have the playbill know what has become of this service; nothing waits for it."""
+
+        async def keep() -> None:
+            await self._commit(self._playbill_entry())
+
+        self._keeping = asyncio.get_running_loop().create_task(keep())
+
     async def host_of(self, name: str) -> Host | None:
         """The host a member lives in now. `NotFound`."""
-        member = self._members.get(name)
-        if member is None:
-            raise NotFound(f"{self.plan.name} has no member {name!r}{nearest(name, self._members)}")
-        return member.host
+        return self._member(name).host
 
     # -- what everybody sees -------------------------------------------------------------
 
@@ -302,12 +470,18 @@ class Troupe(Actor):
 
     def _state(self, name: str) -> str:
         member = self._members[name]
+        if name in self._living:
+            return "running" if member.is_registered else "starting"
         try:
             state = self._driver.supervision.state_of(name)
         except ActorError:
             return "stopped"
         if member.pending:
             return "pending"
+        if state == "stopped" and not (member.has_settled or member.leaving or self._failed):
+            return "starting"  # its turn has not come: whoever asks for it waits
+        if member.renewing and state == "running":
+            return "restarting"
         if member.leaving and state in ("running", "stopping"):
             return "draining"
         if state == "starting":
@@ -376,11 +550,20 @@ class Troupe(Actor):
         member = self._members.get(report.id)
         if report.what == "start_failed" and member is not None:
             member.last_exit, member.has_settled = report.exit, True
+        if report.what == "cause_known":
+            # The end of a host is explained once, for all who lived in it.
+            if member is not None:
+                member.last_exit = report.exit
+            self._changed()
+            return
         self._on_event(
             f"member.{report.what}",
+            supervisor=self.plan.name,
+            context=report.what,
+            reason=str(report.exit) if report.exit is not None else "",
+            child=report.id,
             member=report.id,
             service=self.plan.name,
-            reason=str(report.exit) if report.exit is not None else "",
             restarts=report.restarts,
             delay=round(report.delay, 3),
         )
@@ -397,7 +580,15 @@ class Troupe(Actor):
                 None,
             )
             self._failed = f"gave up: {worst if worst is not None else exit}"
-            self._on_event("service.failed", service=self.plan.name, reason=self._failed)
+            self._on_event(
+                "service.failed",
+                supervisor="stage",
+                context="gave_up",
+                reason=self._failed,
+                child=self.plan.name,
+                service=self.plan.name,
+            )
+            self._keep_later()
         if self._end is not None and not self._end.done():
             self._end.set_result(exit)
         self._changed()
@@ -408,28 +599,105 @@ class Troupe(Actor):
         return f"{self.plan.name}/{number}"
 
     def _spec(self, name: str) -> MemberSpec:
-        self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.get(name, 0))
+        known = self._entries.pop(name, None)
+        if known is not None:
+            self._members[name] = Member(name, known.uid, known.incarnation)
+        else:
+            self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.pop(name, 0))
         return MemberSpec(name, self.plan.restart, self.plan.shutdown)
 
+    def _meet(self) -> None:
+        """Members that run already go on, in the same process and life; nobody sees them come and go."""
+        for name, (host, living) in self._living.items():
+            member = self._members[name]
+            member.uid, member.incarnation = living.uid, living.incarnation
+            member.has_worked, member.is_registered = living.has_worked, living.is_running
+            member.host, member.slot = host, host.slot
+            host.handler_timeout = self.plan.handler_timeout
+
+    def _has_past(self, member: Member, known: MemberEntry | None) -> bool:
+        """Whether an earlier stage has left more of it than a name: else it was about to start, and does."""
+        if member.name in self._living:
+            return True
+        if known is None:
+            return False
+        ended_in, *_ = self._ended.get(member.name, (0,))
+        return known.is_running or known.is_over or ended_in == member.incarnation > 0
+
+    async def _resume(self, member: Member, known: MemberEntry | None) -> None:
+        """Go on with a member of an earlier stage: where it runs or starts, or from its end."""
+        host, living = self._living.pop(member.name, (None, None))
+        if host is not None and living is not None and not host.dead:
+            if living.is_running:
+                member.has_settled = True
+                self._driver.feed(facts.Started(member.name))
+                self._changed()
+            else:
+                await self._launch(member, host)
+        elif known is not None and known.is_over:
+            member.is_over = member.has_settled = True
+            self._driver.feed(facts.Ignored(member.name))
+        else:
+            self._mourn(member, known)
+
+    def _mourn(self, member: Member, known: MemberEntry | None) -> None:
+        """A life ended while nobody was in charge: what follows is what would have followed then."""
+        incarnation, exit, handled = self._ended.pop(member.name, (0, Exit("killed"), 0))
+        self._driver.feed(facts.Started(member.name))
+        if incarnation == member.incarnation:
+            member.last_exit = exit
+            self._driver.feed(facts.Exited((member.name,), exit, handled))
+        else:
+            if not self._fallen:
+                asyncio.get_running_loop().call_soon(self._bury)
+            self._fallen.append((member.name, known.slot if known is not None else None))
+        self._changed()
+
+    def _bury(self) -> None:
+        """Whose process ended while nobody was in charge: those of one process are one incident."""
+        exit = Exit("killed", "while the stage was away")
+        fallen, self._fallen = self._fallen, []
+        for slot in dict.fromkeys(slot for _, slot in fallen):
+            names = tuple(name for name, its_slot in fallen if its_slot == slot)
+            for name in names:
+                member = self._members[name]
+                member.last_exit, member.host, member.is_registered = exit, None, False
+            # They are said to have worked: whatever they did, an earlier stage was content with it.
+            self._driver.feed(facts.Exited(names, exit, handled=1))
+        self._changed()
+
     async def _start(self, member: Member) -> None:
+        known = self._resumed.pop(member.name, None)
+        if self._has_past(member, known):
+            await self._resume(member, known)
+            return
         member.incarnation += 1
+        member.is_over = member.renewing = False
         member.has_worked = False
-        incarnation = member.incarnation
         slot = member.slot = self._company.slot_for(self.plan, member.name)
         try:
             host = await self._company.man(slot, self.plan, lambda reason: self._pend(member, reason))
-        except StartFailed as error:
+        except ActorError as error:
             member.last_exit = Exit("start_failed", str(error))
             self._driver.feed(facts.StartFailed(member.name, member.last_exit))
             return
         self._pend(member, "")
         member.host = host
         self._changed()
+        # A stage that comes after us must not give this incarnation again.
+        await self._commit(self._playbill_entry())
+        await self._launch(member, host)
+
+    async def _launch(self, member: Member, host: Host) -> None:
+        incarnation = member.incarnation
         try:
             assert host.ref is not None
-            outcome = await host.ref.start_member(member.name, member.uid, incarnation)
+            host.starting.add(member.name)
+            outcome = await host.ref.start_member(self._epoch, member.name, member.uid, incarnation)
         except ActorError:
             return  # its process is gone; the proof is on its way
+        finally:
+            host.starting.discard(member.name)
         if member.host is not host or member.incarnation != incarnation:
             return  # it died meanwhile, and what it said before is about a life that is over
         member.is_registered = True
@@ -446,6 +714,7 @@ class Troupe(Actor):
                 pid=member.host.pid if member.host else None,
             )
             self._driver.feed(facts.Started(member.name))
+            self._keep_later()
         elif outcome[0] == "ignored":
             member.has_settled = True
             self._driver.feed(facts.Ignored(member.name))
@@ -470,7 +739,7 @@ class Troupe(Actor):
         if host is not None and host.ref is not None and not host.dead:
             try:
                 plain = await host.ref.stop_member(
-                    member.name, 0.0 if isinstance(shutdown, str) else shutdown, hand_back
+                    self._epoch, member.name, 0.0 if isinstance(shutdown, str) else shutdown, hand_back
                 )
             except ActorError:
                 return  # its process is gone; the proof is on its way
@@ -510,12 +779,15 @@ class _MemberLauncher:
             and member.is_registered
             and not member.host.dead
         ):
-            member.host.ref.tell("forget_member", member.name)
+            member.host.ref.tell("forget_member", troupe._epoch, member.name)
         if member.slot is not None:
             troupe._company.leave_slot(member.slot, member.name)
         member.slot = member.host = None
         member.is_registered = False
         member.uid = random.getrandbits(63) or 1
+        if not (member.leaving or troupe._is_stopping):
+            member.is_over = True
+            troupe._keep_later()
         troupe._changed()
 
     def _task(self, coroutine: Any) -> asyncio.Task[None]:

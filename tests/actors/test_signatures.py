@@ -25,7 +25,7 @@ def parameters(function: Any) -> str:
     ("function", "expected"),
     [
         (ActorSystem.spawn, "(cls, /, *args, **kwargs)"),
-        (ActorSystem.options, "(*, name=None, mailbox=None, concurrency=None)"),
+        (ActorSystem.options, "(*, name=None, mailbox=None, concurrency=None, handler_timeout=None)"),
         (ActorSystem.find, "(name)"),
         (ActorSystem.subscribe, "(sink)"),
         (Ref.ask, "(method, /, *args, **kwargs)"),

@@ -91,8 +91,8 @@ ROWS = (
             Contestant("xoscar, gather", "xoscar", "in_flight"),
         ),
         (
-            Target("understudy, gather", "ratio at least", 15, "ray"),
-            Target("understudy, gather", "ratio at least", 8, "xoscar"),
+            Target("understudy, replies", "ratio at least", 15, "ray"),
+            Target("understudy, replies", "ratio at least", 8, "xoscar"),
         ),
         count=10_000,
         quick_count=2000,

@@ -295,6 +295,57 @@ class TestKill:
         assert complaint in result.stderr.splitlines()[-1]
 
 
+class TestRestartAndReset:
+    def test_a_member_gets_a_new_life_in_its_process(self, us: Any, up: Any) -> None:
+        before = member(us, "pair/0")
+
+        result = us("restart", "pair/0")
+
+        assert (result.returncode, result.stdout, result.stderr) == (0, "restarted: pair/0\n", "")
+        after = member(us, "pair/0")
+        assert (after["pid"], after["incarnation"]) == (before["pid"], before["incarnation"] + 1)
+        up.wait_line("pair/0 is restarted by order")
+
+    def test_a_service_one_by_one(self, us: Any) -> None:
+        assert loads(us("restart", "pair", "--rolling", "-o", "json")) == {"restarted": ["pair/0", "pair/1"]}
+
+    def test_reset_says_when_there_is_nothing_to_revive(self, us: Any) -> None:
+        result = us("reset", "pair")
+
+        assert (result.returncode, result.stdout) == (0, "pair: had not failed, running\n")
+        assert us("reset", "vision").returncode == 3  # it is degraded
+
+    @pytest.mark.parametrize("command", ["restart", "reset", "describe"])
+    def test_an_unknown_name_has_a_nearest_one(self, us: Any, command: str) -> None:
+        result = us(command, "kitchn")
+
+        assert result.returncode == 1
+        assert "did you mean 'kitchen'?" in result.stderr.splitlines()[-1]
+
+
+class TestDescribeAndTop:
+    def test_a_service_is_described(self, us: Any) -> None:
+        result = us("describe", "kitchen")
+
+        assert result.returncode == 0
+        lines = [line.strip() for line in result.stdout.splitlines()]
+        assert lines[:2] == ["kitchen", "Cooks at one station."]
+        assert "add(first: 'float', second: 'float') -> 'float'" in lines
+        assert "courses(menu: 'list[str]') -> 'AsyncIterator[str]' (stream)" in lines
+        assert loads(us("describe", "kitchen", "-o", "json"))["shutdown"] == 30.0
+
+    def test_top_shows_ps_again_and_again_until_ctrl_c(self, us: Any, until: Any) -> None:
+        top = us.start("top", "--period", "0.2")
+        until(lambda: top.out.count("kitchen/0") >= 2)
+
+        top.interrupt()
+
+        assert (top.finish(), top.err) == (0, "")
+
+    def test_a_period_of_nothing_is_refused(self, us: Any) -> None:
+        assert us("top", "--period", "0").returncode == 2
+
+
 class TestTypos:
     def test_a_command_that_is_not_there_has_a_nearest_one(self, us: Any) -> None:
         result = us("scael", "kitchen=3")
@@ -322,12 +373,16 @@ class TestTypos:
         assert sorted(listed) == [
             "call",
             "demo",
+            "describe",
             "doctor",
             "down",
             "events",
             "kill",
             "ps",
+            "reset",
+            "restart",
             "scale",
+            "top",
             "tree",
             "up",
         ]

@@ -179,15 +179,19 @@ class TestEndings:
         assert "Traceback" not in up.err
         until(lambda: understudy.left() == [], timeout=6)
 
-    def test_a_killed_stage_ends_the_app_and_up_says_so(self, understudy: Any, bistro: str) -> None:
+    def test_a_killed_stage_returns_and_up_says_so(self, understudy: Any, bistro: str) -> None:
         up = understudy.start("up", bistro, "--num-cpus", "1")
         up.wait_line("running; Ctrl-C stops it")
-        stage = json.loads(understudy("ps", "-o", "json").stdout)["stage"]["pid"]
+        stage = json.loads(understudy("ps", "-o", "json").stdout)["stage"]
 
-        os.kill(stage, signal.SIGKILL)
+        os.kill(stage["pid"], signal.SIGKILL)
 
-        assert up.finish() == 1
-        assert up.err == "understudy: bistro has ended by itself: the stage ended\n"
+        up.wait_line("the stage is away")
+        assert "epoch 2" in up.wait_line("the stage is back")
+        assert json.loads(understudy("ps", "-o", "json").stdout)["stage"]["epoch"] == stage["epoch"] + 1
+        up.interrupt()
+        assert up.finish() == 0
+        assert up.out.splitlines()[-1] == "bistro is down"
 
     def test_a_killed_up_leaves_nothing(self, understudy: Any, bistro: str, until: Any) -> None:
         up = understudy.start("up", bistro, "--num-cpus", "1")

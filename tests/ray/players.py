@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -180,3 +182,35 @@ class Suicidal(Actor):
 
     async def who(self) -> str:
         return self.context.name
+
+
+class Saboteur(Actor):
+    """Brings its process down, or to a standstill, in every way there is."""
+
+    async def who(self) -> tuple[str, int, int]:
+        return self.context.name, self.context.incarnation, os.getpid()
+
+    def read_null(self) -> None:
+        ctypes.string_at(0)
+
+    async def abort(self) -> None:
+        os.abort()
+
+    def hold_the_gil(self) -> None:
+        re.match(r"(a+)+$", "a" * 40 + "b")
+
+    async def block_the_loop(self) -> None:
+        time.sleep(60)
+
+    async def nap(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def grind(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def spin(self, seconds: float) -> float:
+        """Uses a whole CPU, in Python."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            sum(range(1000))
+        return seconds

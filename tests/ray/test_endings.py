@@ -1,4 +1,4 @@
-"""How apps begin and end: by their driver's hand, by its death, by the stage's. Nothing may be left."""
+"""How apps begin and end: by their driver, by its death, over the death of a stage. Nothing may be left."""
 
 from __future__ import annotations
 
@@ -171,21 +171,39 @@ def test_ctrl_c_twice_does_not_wait_for_the_actors(drive: Any, is_gone: Any, unt
     until(lambda: is_gone(driver), timeout=5)
 
 
-def test_a_killed_stage_ends_the_app_and_says_so(address: str, run_root: Path, until: Any) -> None:
-    run = App(Service("kitchen", Chef, size=2, per_host=1), name="stageless").run(address=address)
+def test_a_killed_stage_returns_and_the_app_still_ends_in_order(
+    address: str, run_root: Path, until: Any
+) -> None:
+    """Its next life has the members that run, in the same processes, and its end leaves nothing."""
+    run = App(Service("kitchen", Chef, size=2, per_host=1), name="returned").run(address=address)
     cluster = run.start()
-    ps = cluster.ps().result()
-    pids = [ps["stage"]["pid"], *(row["pid"] for row in ps["members"] + ps["understudies"])]
+    before = cluster.ps().result()
+    kitchen = cluster.service("kitchen")
 
-    os.kill(ps["stage"]["pid"], signal.SIGKILL)
+    os.kill(before["stage"]["pid"], signal.SIGKILL)
 
-    assert run.wait(10)
-    assert run.end_reason == "the stage ended"
-    with pytest.raises(Unavailable):
-        cluster.ps().result()
+    assert kitchen.cook("steak").result() == "steak from the grill"  # while nobody is in charge
+    after = until(lambda: later_life(cluster, before["stage"]["epoch"]))
+    lives = [
+        [(row["name"], row["pid"], row["incarnation"]) for row in ps["members"]] for ps in (before, after)
+    ]
+    assert lives[0] == lives[1]
+    assert not run.wait(0)
     run.stop()
+    pids = [ps["stage"]["pid"] for ps in (before, after)]
+    pids += [row["pid"] for ps in (before, after) for row in ps["members"] + ps["understudies"]]
     until(lambda: not [pid for pid in pids if settings.process_start_time(pid) is not None], timeout=5)
-    assert not (run_root / "stageless").exists()
+    assert not (run_root / "returned").exists()
+
+
+def later_life(cluster: Any, epoch: int) -> dict[str, Any] | None:
+    """What `ps` says once a stage of a later epoch has its members running; None before."""
+    try:
+        ps: dict[str, Any] = cluster.ps().result()
+    except ActorError:
+        return None
+    is_back = ps["stage"]["epoch"] > epoch and {row["state"] for row in ps["members"]} == {"running"}
+    return ps if is_back else None
 
 
 async def test_an_app_runs_in_async_code_as_well(address: str, run_root: Path) -> None:

@@ -138,6 +138,8 @@ def test_the_commands_of_the_tour_work(place: Path) -> None:
     assert len(outputs['understudy call kitchen.courses \'["soup", "fish"]\''].splitlines()) == 2
     assert "life 2" in outputs["understudy kill kitchen/0"]
     assert "kitchen: 4 members" in outputs["understudy scale kitchen=4 cellar=+1 --wait"]
+    assert outputs["understudy restart cellar --rolling"] == "restarted: cellar/0, cellar/1\n"
+    assert "cook(" in outputs["understudy describe kitchen"]
     state = json.loads(outputs["understudy ps -o json"])
     assert {service["name"]: service["ready"] for service in state["services"]} == {"kitchen": 4, "cellar": 2}
     assert "└── cellar/1" in outputs["understudy tree"]
@@ -172,5 +174,5 @@ def test_ci_runs_the_command_that_the_readme_shows() -> None:
 def test_no_command_of_the_readme_is_left_untested() -> None:
     """Whoever adds one adds its test; only installing, the tests themselves and benchmarks may be missing."""
     assert [line for line in COMMANDS if not line.startswith("understudy ")] == []
-    assert len(COMMANDS) == 15
+    assert len(COMMANDS) == 17
     assert len(PYTHON) == 3

@@ -16,6 +16,7 @@ from supervisors import (
     ChildInfo,
     ChildSpec,
     Cluster,
+    DynamicSupervisor,
     Resources,
     Service,
     ServiceRef,
@@ -30,6 +31,7 @@ NAMES = [
     "ChildInfo",
     "ChildSpec",
     "Cluster",
+    "DynamicSupervisor",
     "Resources",
     "Service",
     "ServiceRef",
@@ -63,16 +65,26 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         (
             ChildSpec,
             "(id, actor_class, *, args=(), kwargs=…, restart='permanent', shutdown=None, start_timeout=60.0,"
-            " mailbox=None, concurrency=None)",
+            " significant=False, mailbox=None, concurrency=None, handler_timeout=None)",
         ),
-        (Supervisor, "(children=(), strategy='one_for_one', intensity=3, period=5.0, *, backoff=None)"),
+        (
+            Supervisor,
+            "(children=(), strategy='one_for_one', intensity=3, period=5.0, *, backoff=None,"
+            " auto_shutdown='never')",
+        ),
+        (
+            DynamicSupervisor,
+            "(actor_class, *, max_children=None, restart='permanent', shutdown=None, intensity=3, period=5.0,"
+            " backoff=None, start_timeout=60.0, mailbox=None, concurrency=None, handler_timeout=None)",
+        ),
         (
             Service,
             "(name, actor_class, *, args=(), kwargs=…, size=1, resources=…, per_host=None,"
             " restart='permanent', strategy='one_for_one', intensity=None, period=5.0, backoff=…,"
-            " shutdown=5.0, start_timeout=60.0, mailbox=None, routing='least_busy', concurrency=None)",
+            " shutdown=5.0, start_timeout=60.0, mailbox=None, routing='least_busy', concurrency=None,"
+            " handler_timeout=None)",
         ),
-        (App, "(*services, name=None, understudies=1, orphan_timeout=None)"),
+        (App, "(*services, name=None, understudies=1, heartbeat_limit=10.0, orphan_timeout=None)"),
         (App.run, "(self, *, address=None, num_cpus=None, num_gpus=None, labels=None, resources=None)"),
         (Resources, "(cpu=0, gpu=0, memory=None, labels=…, custom=…)"),
         (Backoff, "(initial=0.2, factor=2, maximum=30, jitter=0.2)"),
@@ -85,14 +97,16 @@ def test_signatures_are_as_documented(function: object, expected: str) -> None:
     assert signature(function) == expected
 
 
-def test_the_messages_of_a_supervisor_are_these() -> None:
-    messages = {
+def messages(supervisor: type[Actor]) -> dict[str, str]:
+    return {
         name: signature(value)
-        for name, value in vars(Supervisor).items()
-        if inspect.iscoroutinefunction(value)
+        for name, value in vars(supervisor).items()
+        if inspect.iscoroutinefunction(value) and not name.startswith("on_")
     }
 
-    assert {name: text for name, text in messages.items() if not name.startswith("on_")} == {
+
+def test_the_messages_of_a_supervisor_are_these() -> None:
+    assert messages(Supervisor) == {
         "start_child": "(self, spec)",
         "terminate_child": "(self, id)",
         "restart_child": "(self, id)",
@@ -101,20 +115,26 @@ def test_the_messages_of_a_supervisor_are_these() -> None:
         "count_children": "(self)",
         "get_childspec": "(self, id)",
     }
+    assert messages(DynamicSupervisor) == {
+        "start_child": "(self, /, *args, **kwargs)",
+        "terminate_child": "(self, ref)",
+        "which_children": "(self)",
+        "count_children": "(self)",
+    }
 
 
 def test_the_operations_of_a_cluster_are_these() -> None:
     public = {name for name in vars(Cluster) if not name.startswith("_")}
 
-    assert public >= {"service", "scale", "kill", "ps", "tree", "events", "nodes", "stop", "close"}
+    assert public >= {"service", "scale", "restart", "reset", "kill", "stop", "close"}
+    assert public >= {"ps", "tree", "describe", "events", "nodes"}
 
 
 @pytest.mark.parametrize(
     ("owner", "absent"),
     [
-        (supervisors, ["DynamicSupervisor", "Group", "Autoscale"]),
-        (Cluster, ["restart", "reset"]),
-        (Actor, ["overflow", "handler_timeout"]),
+        (supervisors, ["Group", "Autoscale"]),
+        (Actor, ["overflow"]),
         (ServiceRef, ["restart", "reset"]),
     ],
 )
@@ -125,10 +145,11 @@ def test_what_does_not_work_yet_is_not_there(owner: object, absent: list[str]) -
 @pytest.mark.parametrize(
     ("function", "absent"),
     [
-        (ChildSpec, ["significant", "overflow", "handler_timeout"]),
-        (Supervisor, ["auto_shutdown", "max_children"]),
-        (Service, ["understudies", "overflow", "handler_timeout", "autoscale", "version"]),
-        (App, ["escalate", "heartbeat_limit"]),
+        (ChildSpec, ["overflow"]),
+        (Supervisor, ["max_children"]),
+        (DynamicSupervisor, ["auto_shutdown", "strategy"]),
+        (Service, ["understudies", "overflow", "autoscale", "version"]),
+        (App, ["escalate"]),
         (ServiceRef.options, ["reliable", "idempotency_key"]),
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import InvalidArgument
-from supervisors.budget import RestartWindow
+from supervisors.budget import Attempt, RestartBudget, RestartWindow
 
 
 def test_as_many_restarts_as_the_intensity_says_are_within() -> None:
@@ -52,16 +52,83 @@ def test_it_agrees_with_a_window_that_keeps_everything(intensity: int, period: i
         assert window.count(now) == (len(kept) <= intensity)
 
 
-def test_a_count_can_be_taken_back() -> None:
+def test_an_open_count_can_be_taken_back() -> None:
     window = RestartWindow(intensity=1, period=5)
     window.count(0, owner="a")
-    window.count(1, owner="b")
+    window.count(1, owner="b", is_open=True)
 
     assert window.is_over(1)
-    assert window.take_back("b")
+    assert window.take_back("a") is None
+    assert window.take_back("b") == Attempt(1, "b", is_open=True)
     assert not window.is_over(1)
-    assert not window.take_back("b")
+    assert window.take_back("b") is None
     assert window.restarts == 1
+
+
+def test_the_oldest_open_count_of_an_owner_is_the_one_taken_back() -> None:
+    window = RestartWindow(intensity=5, period=10)
+    for at in (1, 2):
+        window.count(at, owner="a", is_open=True)
+
+    assert [window.take_back("a"), window.take_back("a")] == [
+        Attempt(1, "a", is_open=True),
+        Attempt(2, "a", is_open=True),
+    ]
+
+
+def test_what_is_taken_back_does_not_hide_what_came_before_it() -> None:
+    """A window that keeps only what it needs must keep enough for the day an open count is taken back."""
+    window = RestartWindow(intensity=1, period=5)
+    for at in (0, 1):
+        window.count(at)
+    for at in (2, 3):
+        window.count(at, owner="a", is_open=True)
+
+    window.take_back("a")
+    window.take_back("a")
+
+    assert window.is_over(3)
+
+
+def test_a_count_is_entered_where_it_belongs_in_time() -> None:
+    window = RestartWindow(intensity=1, period=5)
+    window.count(4)
+    window.enter(Attempt(0))
+
+    assert window.is_over(5)
+    assert not window.is_over(5.5)
+
+
+class TestBudget:
+    def test_a_number_counts_all_causes_together(self) -> None:
+        budget = RestartBudget(1, 5)
+
+        assert budget.window("error") is budget.window("oom")
+
+    def test_a_mapping_counts_each_for_itself(self) -> None:
+        budget = RestartBudget({"error": 2, "oom": 0}, 5)
+
+        assert [budget.window(kind).intensity for kind in ("error", "oom", "killed")] == [2, 0, 3]
+        assert budget.window("error") is budget.window("error")
+
+    @pytest.mark.parametrize(
+        ("intensity", "complaint"),
+        [
+            ({}, r"intensity=\{\} names no kind of exit"),
+            ({"eror": 3}, "names 'eror', which is no kind of exit; did you mean 'error'"),
+            ({7: 3}, "names 7, which is no kind of exit"),
+            ({"node_lost": 3}, "names 'node_lost', which never counts"),
+            ({"oom": -1}, r"intensity\['oom'\]=-1 is not a whole number"),
+            ({"oom": True}, r"intensity\['oom'\]=True"),
+            (2.5, "intensity=2.5 is not a whole number"),
+            (float("inf"), "intensity=inf"),
+            (None, "intensity=None"),
+            ("3", "intensity='3'"),
+        ],
+    )
+    def test_a_wrong_intensity_is_refused(self, intensity: Any, complaint: str) -> None:
+        with pytest.raises(InvalidArgument, match=complaint):
+            RestartBudget(intensity, 5)
 
 
 def test_waiting_ages_only_the_windows_of_others() -> None:
@@ -98,7 +165,35 @@ def test_it_knows_whether_a_life_inside_it_did_any_good() -> None:
     assert not window.has_handled
 
 
+def test_a_life_that_worked_is_remembered_though_others_fill_the_window() -> None:
+    window = RestartWindow(intensity=1, period=5)
+    window.count(0, handled=2)
+    for at in (1, 2, 3):
+        window.count(at)
+
+    assert window.has_handled
+    window.count(6)
+    assert not window.has_handled
+
+
 @pytest.mark.parametrize(("intensity", "period"), [(-1, 5), (1.5, 5), (True, 5), (3, 0), (3, -1)])
 def test_wrong_flags_are_refused(intensity: Any, period: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"RestartWindow (intensity|period)="):
         RestartWindow(intensity, period)
+
+
+def test_a_life_that_worked_counts_as_long_as_the_period_however_many_failed_starts_follow() -> None:
+    """A service whose dependency is away for a second has not failed for good."""
+    window = RestartWindow(3, 5.0)
+    window.count(1.0, handled=7)
+    for _ in range(10):
+        window.count(1.0)
+
+    assert window.is_over(1.0)
+    assert window.has_handled
+    window.count(6.1)
+    assert not window.has_handled
+
+
+def test_a_window_without_attempts_has_handled_nothing() -> None:
+    assert not RestartWindow(3, 5.0).has_handled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -28,6 +29,15 @@ class Chef(Actor):
         return dish
 
 
+class Waiter(Actor):
+    async def serve(self, dish: str, *, quickly: bool = False) -> str:
+        """One plate."""
+        return dish
+
+    async def courses(self) -> AsyncIterator[str]:
+        yield "soup"
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -46,7 +56,8 @@ class Chef(Actor):
         ("restart", "prmanent"),
         ("strategy", "none_for_one"),
         ("intensity", -1),
-        ("intensity", {"error": 3}),
+        ("intensity", {"eror": 3}),
+        ("intensity", {}),
         ("period", 0),
         ("backoff", 1.0),
         ("shutdown", -1),
@@ -114,8 +125,28 @@ def test_a_plan_is_plain_data_without_anything_of_the_users() -> None:
     travelled = json.loads(json.dumps(plan.to_plain()))
 
     assert ServicePlan.from_plain(travelled) == plan
-    assert plan.methods == ["cook"]
+    assert [method["name"] for method in plan.methods] == ["cook"]
     assert "grill" not in json.dumps(plan.to_plain())
+
+
+def test_a_plan_says_what_members_can_be_asked() -> None:
+    """`describe` shows it, and the stage never opens the class."""
+    methods = {method["name"]: method for method in Service("waiter", Waiter).plan().methods}
+
+    assert methods == {
+        "serve": {
+            "name": "serve",
+            "signature": "(dish: 'str', *, quickly: 'bool' = False) -> 'str'",
+            "doc": "One plate.",
+            "kind": "value",
+        },
+        "courses": {
+            "name": "courses",
+            "signature": "() -> 'AsyncIterator[str]'",
+            "doc": "",
+            "kind": "stream",
+        },
+    }
 
 
 class TestApps:

@@ -116,6 +116,21 @@ def test_an_event_is_one_line() -> None:
     assert status.event_text(event).endswith("  kitchen/0 started (life 2, pid 12)")
 
 
+def test_a_stack_stands_below_its_event() -> None:
+    event = {
+        "number": 1,
+        "time": 0.0,
+        "event": "member.hung",
+        "child": "kitchen/0",
+        "reason": "hung (stopped)",
+    }
+
+    assert status.event_text(event).endswith("  kitchen/0 hung: hung (stopped)")
+    text = status.event_text({**event, "traceback": "Thread 0x1", "left_out": 7})
+    assert text.splitlines()[0].endswith("  (and 7 more like it)")
+    assert text.splitlines()[1] == "Thread 0x1"
+
+
 def test_an_event_without_a_sentence_shows_its_fields() -> None:
     event = {"number": 1, "time": 0.0, "event": "curtain.fell", "act": 3, "traceback": "Traceback: …"}
 

@@ -48,6 +48,7 @@ class Member:
     restart: Restart = "permanent"
     shutdown_time: Shutdown = 5.0
     kind: Kind = "worker"
+    significant: bool = False
 
 
 @dataclass
@@ -86,11 +87,18 @@ class World:
             raise answer.error
         return answer.value
 
-    def crash(self, *ids: str, exit: Exit = CRASH, handled: int = 0, counts: bool = True) -> None:
+    def crash(
+        self,
+        *ids: str,
+        exit: Exit = CRASH,
+        handled: int = 0,
+        counts: bool = True,
+        cause_open: bool = False,
+    ) -> None:
         for id in ids:
             self.alive.remove(id)
             self._held.pop(id, None)
-        self.send(facts.Exited(ids, exit, handled, counts))
+        self.send(facts.Exited(ids, exit, handled, counts, cause_open))
 
     def send(self, event: facts.Fact | Order) -> None:
         self._decide(event)
@@ -144,7 +152,8 @@ class World:
                 self.alive.add(id)
                 self._follow(id, self._outcome_of_start(id))
             case actions.Halt(id, shutdown):
-                assert id in self.alive, f"halt of {id}, which is dead"
+                told = [fact for fact in self._inbox if getattr(fact, "id", None) == id]
+                assert id in self.alive or told, f"halt of {id}, which is known to be dead"
                 self.trace.append(f"halt {id}")
                 self._held.pop(id, None)
                 exit = Exit("killed", "order") if shutdown == "brutal_kill" else SHUTDOWN
@@ -666,6 +675,22 @@ class TestFailedRestarts:
             *("halt a", "start a", "start b", "start c"),
         ]
 
+    def test_a_sibling_that_was_to_be_tried_again_waits_for_the_one_before_it(self) -> None:
+        world = running("a", "b", strategy="rest_for_one", intensity=9, backoff=Backoff(8, 1, 8, 0))
+        world.outcomes = {"a": deque(["started", CRASH]), "b": deque([CRASH])}
+        world.crash("a")
+        world.advance(8)
+        assert world.drain() == ["wait a 8", "halt b", "start a", "start b", "wait b 8"]
+        world.advance(4)
+        world.crash("a", counts=False)
+        assert world.drain() == ["start a", "wait a 8"]
+
+        world.advance(7)
+        assert world.drain() == []
+        world.advance(1)
+
+        assert world.drain() == ["start a", "start b"]
+
     def test_between_two_tries_other_orders_are_served(self) -> None:
         world = running("a", "b", strategy="rest_for_one")
         world.outcomes["a"] = deque([CRASH])
@@ -1023,6 +1048,307 @@ class TestSideBySide:
 
         assert {terminate, delete} <= set(world.answers)
         assert states(world) == {"b": "running"}
+
+
+class TestCauses:
+    """The cause of an exit may come later than the exit; what was counted meanwhile is put right."""
+
+    OOM = Exit("oom")
+    KILLED = Exit("killed")
+
+    def test_a_restart_does_not_wait_for_the_cause(self) -> None:
+        world = running("a")
+
+        world.crash("a", exit=self.KILLED, cause_open=True)
+
+        assert world.drain() == ["start a"]
+
+    def test_the_cause_is_filled_in(self) -> None:
+        world = running("a", "b")
+        world.crash("a", "b", exit=self.KILLED, cause_open=True)
+        world.crash("b")
+
+        world.send(facts.CauseKnown(("a", "b"), self.OOM))
+
+        assert [row.last_exit for row in world.supervision.children()] == [self.OOM, CRASH]
+        assert world.reported("cause_known") == ["a"]
+
+    @pytest.mark.parametrize("known", [{"counts": False}, {"exit": Exit("node_lost")}], ids=str)
+    def test_a_count_that_should_not_be_is_taken_back(self, known: dict[str, Any]) -> None:
+        world = running("a", intensity=1)
+
+        for _ in range(5):
+            world.crash("a", exit=self.KILLED, cause_open=True)
+            world.send(facts.CauseKnown(("a",), **{"exit": self.KILLED, **known}))
+
+        world.crash("a")
+        assert states(world) == {"a": "running"}
+        world.crash("a")
+        assert world.finished == GAVE_UP
+
+    def test_giving_up_waits_for_the_cause(self) -> None:
+        world = running("a", "b", intensity=0)
+
+        world.crash("a", exit=self.KILLED, cause_open=True)
+
+        assert world.drain() == []
+        assert (world.finished, states(world)["a"]) == (None, "restarting")
+        world.send(facts.CauseKnown(("a",), self.OOM))
+        assert world.drain() == ["forget a", "halt b", "forget b", "finished"] or world.finished == GAVE_UP
+        assert world.finished == GAVE_UP
+
+    def test_giving_up_is_off_when_the_cause_does_not_count(self) -> None:
+        world = running("a", intensity=0)
+        world.crash("a", exit=self.KILLED, cause_open=True)
+
+        world.send(facts.CauseKnown(("a",), self.KILLED, counts=False))
+
+        assert world.drain() == ["start a"]
+        assert world.finished is None
+
+    @pytest.mark.parametrize("second_is_open", [True, False])
+    def test_nobody_gives_up_because_of_one_whose_cause_is_open(self, second_is_open: bool) -> None:
+        """Two ends are one too many, if the first counts; the second one's cause is known before."""
+        world = running("a", "b", intensity=1)
+        world.crash("a", exit=self.KILLED, cause_open=True)
+        world.crash("b", exit=self.OOM, cause_open=second_is_open)
+        if second_is_open:
+            world.send(facts.CauseKnown(("b",), self.OOM))
+
+        assert (world.finished, states(world)) == (None, {"a": "running", "b": "running"})
+
+        world.send(facts.CauseKnown(("a",), self.OOM))
+
+        assert world.finished == GAVE_UP
+
+    def test_one_that_is_known_earlier_does_not_decide_for_a_later_one(self) -> None:
+        world = running("a", intensity=1)
+        world.crash("a", exit=self.KILLED, cause_open=True)
+        world.crash("a", exit=Exit("killed"), cause_open=True)
+
+        world.send(facts.CauseKnown(("a",), self.OOM))
+        assert world.finished is None
+        world.send(facts.CauseKnown(("a",), Exit("node_lost")))
+
+        assert (world.finished, states(world)) == (None, {"a": "running"})
+
+    def test_while_it_waits_for_the_cause_a_stop_is_served(self) -> None:
+        world = running("a", "b", intensity=0)
+        world.crash("a", exit=self.KILLED, cause_open=True)
+        order = world.order(TerminateChild, "b")
+
+        world.send(Stop(SHUTDOWN))
+        world.send(facts.CauseKnown(("a",), self.OOM))
+
+        assert world.finished == SHUTDOWN
+        assert isinstance(world.answers[order].error, ActorStopped)
+
+    def test_a_cause_moves_to_the_budget_it_belongs_to(self) -> None:
+        world = running("a", intensity={"killed": 1, "oom": 1})
+
+        for _ in range(2):
+            world.crash("a", exit=self.KILLED, cause_open=True)
+            world.send(
+                facts.CauseKnown(
+                    ("a",), self.OOM if world.supervision.children()[0].restarts == 1 else self.KILLED
+                )
+            )
+
+        assert world.finished is None
+        world.crash("a", exit=self.OOM)
+        assert world.finished == GAVE_UP
+
+    def test_a_budget_that_turns_out_to_be_used_up_ends_them_late(self) -> None:
+        world = running("a", intensity={"killed": 5, "oom": 0})
+        world.crash("a", exit=self.KILLED, cause_open=True)
+        assert states(world) == {"a": "running"}
+
+        world.send(facts.CauseKnown(("a",), self.OOM))
+
+        assert world.finished == GAVE_UP
+
+    def test_causes_become_known_in_the_order_of_their_incidents(self) -> None:
+        world = running("a", intensity=1)
+        world.crash("a", exit=self.KILLED, cause_open=True)
+        world.crash("a", exit=self.KILLED, cause_open=True)
+        assert world.drain() == ["start a"]
+
+        world.send(facts.CauseKnown(("a",), self.KILLED, counts=False))
+        assert world.finished is None
+        world.send(facts.CauseKnown(("a",), self.KILLED, counts=False))
+
+        assert world.drain() == ["start a"]
+
+    def test_a_cause_nobody_asked_about_changes_nothing(self) -> None:
+        world = running("a", intensity=0)
+
+        world.send(facts.CauseKnown(("a",), self.OOM))
+        world.send(facts.CauseKnown(("x",), self.OOM))
+
+        assert states(world) == {"a": "running"}
+        assert world.supervision.children()[0].last_exit is None
+
+    def test_a_life_that_was_killed_while_it_started_counts_as_that(self) -> None:
+        world = running("a", intensity={"killed": 0, "start_failed": 5})
+        world.slow = {"a"}
+        world.crash("a")
+
+        world.crash("a", exit=self.KILLED, cause_open=True)
+        assert world.finished is None
+        world.send(facts.CauseKnown(("a",), self.KILLED))
+
+        assert world.finished == GAVE_UP
+
+    def test_a_failed_restart_counts_under_what_led_to_it_through_all_its_tries(self) -> None:
+        world = running("a", "b", intensity={"oom": 2, "start_failed": 0}, strategy="one_for_all")
+        world.outcomes["b"] = deque([CRASH])
+
+        world.crash("a", exit=self.OOM)
+        assert states(world) == {"a": "running", "b": "running"}
+        world.crash("a", exit=self.OOM)
+
+        assert world.finished == GAVE_UP
+
+    def test_a_failed_start_after_what_never_counts_counts_for_itself(self) -> None:
+        """Else a start that always fails would be tried for ever, without a pause."""
+        world = running("a", intensity={"start_failed": 1})
+        world.outcomes["a"] = deque([Exit("start_failed", "no")] * 9)
+
+        world.crash("a", exit=Exit("node_lost"))
+
+        assert world.drain().count("start a") == 2
+        assert world.finished == GAVE_UP
+
+    @pytest.mark.parametrize("side_by_side", [False, True])
+    def test_a_service_takes_counts_back_too(self, side_by_side: bool) -> None:
+        world = running("a", "b", intensity=None, backoff=PLAIN, side_by_side=side_by_side)
+
+        for _ in range(9):
+            world.crash("a", "b", exit=self.KILLED, cause_open=True)
+            world.send(facts.CauseKnown(("a", "b"), Exit("node_lost")))
+
+        assert world.drain() == ["start a", "start b"] * 9
+
+    @pytest.mark.parametrize("counts", [False, True])
+    def test_a_service_waits_for_the_cause_before_it_fails(self, counts: bool) -> None:
+        world = running("a", intensity=None, backoff=PLAIN)
+        for _ in range(3):
+            world.crash("a")
+
+        world.crash("a", exit=self.KILLED, cause_open=True)
+        assert world.finished is None
+        world.send(facts.CauseKnown(("a",), self.KILLED, counts))
+
+        assert world.supervision.has_failed == counts
+        assert counts or states(world) == {"a": "running"}
+
+
+class TestSignificance:
+    def test_c33_the_end_of_any_or_of_the_last_one_stops_them_all(self) -> None:
+        for mode, ends in (("any_significant", 1), ("all_significant", 2)):
+            members = [Member(id, "transient", significant=True) for id in "ab"]
+            world = running(*members, "n", auto_shutdown=mode)
+            for id in "ab"[:ends]:
+                assert world.finished is None
+                world.crash(id, exit=NORMAL)
+
+            assert world.finished == SHUTDOWN
+            assert not world.supervision.has_failed
+            assert world.reported("auto_shutdown") == ["ab"[ends - 1]]
+
+    def test_one_that_a_group_restart_revives_has_not_ended(self) -> None:
+        """In OTP its end is flushed with the stop that comes too late."""
+        world = running(
+            "a",
+            Member("s", "transient", significant=True),
+            "z",
+            strategy="one_for_all",
+            auto_shutdown="any_significant",
+        )
+        world.slow = {"z"}
+        world.crash("a")
+
+        world.crash("s", exit=NORMAL)
+        world.slow = set()
+        world.release("z")
+
+        assert states(world) == {"a": "running", "s": "running", "z": "running"}
+
+    def test_one_that_ends_while_it_is_to_be_terminated_was_terminated(self) -> None:
+        world = running(Member("s", "transient", significant=True), "z", auto_shutdown="any_significant")
+        world.slow = {"z"}
+        world.order(TerminateChild, "z")
+        world.order(TerminateChild, "s")
+
+        world.crash("s", exit=NORMAL)
+        world.release("z")
+
+        assert states(world) == {"s": "stopped", "z": "stopped"}
+
+    @pytest.mark.parametrize(
+        ("restart", "mode", "complaint"),
+        [
+            ("permanent", "any_significant", "restart='permanent'"),
+            ("transient", "never", "auto_shutdown='never'"),
+        ],
+    )
+    def test_c35_what_does_not_go_together_is_refused(self, restart: Any, mode: Any, complaint: str) -> None:
+        member = Member("s", restart, significant=True)
+        with pytest.raises(InvalidArgument, match=f"ChildSpec 's' significant=True .* {complaint}"):
+            running(auto_shutdown=mode).ask(StartChild, member)
+
+        world = empty(auto_shutdown=mode)
+        with pytest.raises(InvalidArgument, match=complaint):
+            world.ask(Begin, (Member("a"), member))
+        assert world.trace == ["finished"]
+
+
+class TestDynamic:
+    def test_all_stop_at_once_and_are_forgotten_as_they_stop(self) -> None:
+        world = running("a", "b", "c", dynamic=True)
+        world.slow = {"a", "b", "c"}
+
+        world.send(Stop(SHUTDOWN))
+
+        assert world.drain() == ["halt c", "halt b", "halt a"]
+        world.release("a")
+        assert world.drain() == ["forget a"]
+        world.release("c")
+        world.release("b")
+        assert world.drain() == ["forget c", "forget b", "finished"]
+
+    def test_orders_and_restarts_are_one_at_a_time(self) -> None:
+        world = running("a", "b", dynamic=True)
+        world.slow = {"a"}
+        world.crash("a")
+
+        order = world.order(StartChild, Member("c"))
+
+        assert order not in world.answers
+        world.release("a")
+        assert world.answers[order].value == "c"
+
+    def test_who_rests_is_gone(self) -> None:
+        world = running(Member("a", "transient"), "b", dynamic=True)
+
+        world.crash("a", exit=NORMAL)
+        world.ask(TerminateChild, "b")
+
+        assert world.supervision.counts() == ChildCounts(1, 0, 0, 0)
+        with pytest.raises(NotFound):
+            world.ask(RestartChild, "b")
+
+    def test_c13_no_more_than_max_children(self) -> None:
+        world = running(dynamic=True, max_children=1)
+        assert world.ask(StartChild, Member("a")) == "a"
+
+        with pytest.raises(Refusal, match="1 children, its max_children"):
+            world.ask(StartChild, Member("b"))
+
+    @pytest.mark.parametrize("flag", [{"strategy": "one_for_all"}, {"auto_shutdown": "any_significant"}])
+    def test_c35_flags_of_others_are_refused(self, flag: dict[str, Any]) -> None:
+        with pytest.raises(InvalidArgument):
+            empty(dynamic=True, **flag)
 
 
 class TestReports:

@@ -1,0 +1,147 @@
+"""The troupe: what it tells its supervision of ends whose cause comes later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from actors.actor import Actor
+from actors.exit import Exit
+from actors.system import ActorSystem
+from actors.testing import wait_until
+from supervisors.company import Host, Slot
+from supervisors.exits import Verdict
+from supervisors.service import Service
+from supervisors.troupe import Troupe
+
+KILLED = Verdict(Exit("killed", "SIGKILL or os._exit"), counts=True, is_final=True)
+LOST = Verdict(Exit("node_lost", "node 3"), counts=False, is_final=True)
+OOM = Verdict(Exit("oom", "low"), counts=True, is_final=True)
+
+
+class Chef(Actor):
+    async def cook(self) -> str:
+        return "steak"
+
+
+class Orders:
+    """A host's ref: whatever is ordered is done."""
+
+    async def start_member(self, *order: Any) -> tuple[str, None]:
+        return "started", None
+
+    async def stop_member(self, *order: Any) -> tuple[str, str, str]:
+        return "shutdown", "", ""
+
+    def tell(self, *order: Any) -> None: ...
+
+
+class Company:
+    """One slot; a new host whenever the last one is dead."""
+
+    def __init__(self) -> None:
+        self.slot = Slot("kitchen-1", "kitchen", {}, {})
+        self.hosts: list[Host] = []
+
+    def slot_for(self, plan: Any, member: str) -> Slot:
+        self.slot.members[member] = None
+        return self.slot
+
+    async def man(self, slot: Slot, plan: Any, on_pending: Any) -> Host:
+        if slot.host is None:
+            slot.host = Host(f"host-{len(self.hosts)}", "node", None, pid=1, slot=slot, service="kitchen")
+            slot.host.ref = Orders()  # type: ignore[assignment]
+            self.hosts.append(slot.host)
+        return slot.host
+
+    def leave_slot(self, slot: Slot, member: str) -> None:
+        slot.members.pop(member, None)
+
+
+class Show:
+    """A troupe and what becomes of it."""
+
+    def __init__(self, system: ActorSystem, intensity: int) -> None:
+        self.company = Company()
+        self.events: list[str] = []
+        plan = Service("kitchen", Chef, intensity=intensity, period=3600.0).plan()
+
+        async def commit(entry: Any) -> None: ...
+
+        self.troupe = system.options(name="kitchen").spawn(
+            Troupe,
+            plan,
+            self.company,  # type: ignore[arg-type]
+            lambda view: None,
+            lambda event, **fields: self.events.append(event),
+            commit,
+            1,
+            None,
+            {},
+            {},
+        )
+
+    async def state(self) -> tuple[str, str | None]:
+        """Of the service, and why its member ended last."""
+        service, [member] = await self.troupe.describe()
+        return service["state"], member["last_exit"]
+
+    async def lose_host(self) -> Host:
+        """The host's process has ended, and nobody knows why yet."""
+        host, self.company.slot.host = self.company.hosts[-1], None
+        host.dead = True
+        await self.troupe.host_died(host, ("kitchen/0",), Verdict(Exit("killed"), counts=True))
+        return host
+
+    async def wait_hosts(self, number: int) -> None:
+        async def runs() -> bool:
+            return len(self.company.hosts) == number and (await self.state())[0] == "running"
+
+        await wait_until(runs)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "outcome"),
+    [(LOST, ("running", "node_lost (node 3)")), (KILLED, ("failed", "killed (SIGKILL or os._exit)"))],
+)
+async def test_giving_up_waits_for_the_cause(
+    system: ActorSystem, verdict: Verdict, outcome: tuple[str, str]
+) -> None:
+    show = Show(system, intensity=0)
+    await show.wait_hosts(1)
+
+    host = await show.lose_host()
+    assert (await show.state())[0] != "failed"
+    await show.troupe.host_explained(host, verdict)
+
+    await wait_until(lambda: "service.failed" in show.events or len(show.company.hosts) == 2)
+    if outcome[0] == "running":
+        await show.wait_hosts(2)
+    assert await show.state() == outcome
+
+
+async def test_causes_that_come_in_the_wrong_order_belong_to_their_own_ends(system: ActorSystem) -> None:
+    show = Show(system, intensity=1)
+    await show.wait_hosts(1)
+    first = await show.lose_host()
+    await show.wait_hosts(2)
+    second = await show.lose_host()
+
+    await show.troupe.host_explained(second, LOST)
+    await show.troupe.host_explained(first, OOM)
+
+    await show.wait_hosts(3)
+    assert await show.state() == ("running", "node_lost (node 3)")
+    assert "service.failed" not in show.events
+
+
+async def test_an_end_that_is_explained_costs_no_event_of_its_own(system: ActorSystem) -> None:
+    """The stage tells of the process, once for all who lived in it."""
+    show = Show(system, intensity=3)
+    await show.wait_hosts(1)
+
+    await show.troupe.host_explained(await show.lose_host(), OOM)
+
+    await show.wait_hosts(2)
+    assert "member.cause_known" not in show.events
