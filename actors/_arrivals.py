@@ -77,6 +77,7 @@ class Arrivals:
             Kind.WATCH: self._watch,
             Kind.UNWATCH: self._unwatch,
             Kind.TERMINATED: self._terminated,
+            Kind.UNREAD: self._unread,
         }
 
     # -- on the thread that reads the inbox --------------------------------------------
@@ -104,7 +105,7 @@ class Arrivals:
                     if at_once is not None:
                         at_once(peer, one)
                     else:
-                        work.append((peer, one, self._content(one) if one.kind in _CALLS else None))
+                        work.append((peer, one, self._content(peer, one) if one.kind in _CALLS else None))
                 except Exception as error:
                     self._reject(f"{type(error).__name__}: {error}", len(one.body))
         return partial(self._system._on_loop, self._take_in, work) if work else None
@@ -113,16 +114,20 @@ class Arrivals:
         self.rejected_frames += 1
         self._system.emit(events.FrameRejected(reason, size))
 
-    def _decode(self, one: Envelope) -> Any:
+    def _decode(self, peer: Peer, one: Envelope) -> Any:
+        if one.codec == _PICKLE and self._unpickles:
+            return pickling.loads(one.body)
         if one.codec == Codec.JSON:
             return json.loads(bytes(one.body))
         if not self._unpickles:
             raise SerializationError("this process unpickles nothing")
-        return pickling.loads(one.body)
+        if one.codec == Codec.SHARED:
+            return self._remote.unpack_shared(peer, one.body)
+        raise SerializationError(f"codec {one.codec} is unknown")
 
-    def _content(self, one: Envelope) -> Any:
+    def _content(self, peer: Peer, one: Envelope) -> Any:
         try:
-            return pickling.loads(one.body) if one.codec == _PICKLE and self._unpickles else self._decode(one)
+            return self._decode(peer, one)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             return SerializationError(f"the receiver cannot decode the message: {reason}")
@@ -130,23 +135,28 @@ class Arrivals:
     def _value(self, peer: Peer, one: Envelope) -> None:
         call = self._system._calls.take(one.call_id)
         if call is None:
-            return  # late: its caller has its outcome already
+            self._late(peer, one)
+            return
         try:
-            value = (
-                pickling.loads(one.body) if one.codec == _PICKLE and self._unpickles else self._decode(one)
-            )
+            value = self._decode(peer, one)
         except Exception as error:
             call._reject(_undecodable(call, error))
         else:
             call._resolve(value)
 
+    def _late(self, peer: Peer, one: Envelope) -> None:
+        """The caller has its outcome already: what came lies there for nobody."""
+        if one.codec == Codec.SHARED:
+            self._remote.leave_unread(peer, one.body)
+
     def _item(self, peer: Peer, one: Envelope) -> None:
         calls = self._system._calls
         call = calls.find(one.call_id)
         if call is None:
+            self._late(peer, one)
             return
         try:
-            item = self._decode(one)
+            item = self._decode(peer, one)
         except Exception as error:
             calls.fail(call, _undecodable(call, error))
             self._remote.cancel(call)
@@ -161,16 +171,16 @@ class Arrivals:
     def _error(self, peer: Peer, one: Envelope) -> None:
         call = self._system._calls.take(one.call_id)
         if call is not None:
-            call._reject(self._decoded_error(one))
+            call._reject(self._decoded_error(peer, one))
 
     def _refused_ask(self, peer: Peer, one: Envelope) -> None:
         call = self._system._calls.find(one.call_id)
         if call is not None:
-            self._system._calls.refuse(call, self._decoded_error(one))
+            self._system._calls.refuse(call, self._decoded_error(peer, one))
 
-    def _decoded_error(self, one: Envelope) -> BaseException:
+    def _decoded_error(self, peer: Peer, one: Envelope) -> BaseException:
         try:
-            plain = self._decode(one)
+            plain = self._decode(peer, one)
             return foreign.error_of(plain) if one.codec == Codec.JSON else pickling.decode_error(plain)
         except Exception as error:
             return SerializationError(f"an error cannot be decoded: {type(error).__name__}: {error}")
@@ -185,7 +195,7 @@ class Arrivals:
         *taken, refused = peer.told(one.call_id)
         for tell in taken:
             tell._resolve(None)
-        refused._reject(self._decoded_error(one))
+        refused._reject(self._decoded_error(peer, one))
 
     # -- on the loop ---------------------------------------------------------------------
 
@@ -206,7 +216,7 @@ class Arrivals:
         self._remote.let_go(at_once=time.monotonic() < until)
 
     def _ask(self, peer: Peer, one: Envelope, content: Any) -> None:
-        answer = RemoteAnswer(self._system, peer, one.call_id, one.codec)
+        answer = RemoteAnswer(self._system, peer, one.call_id, _answered_in(one.codec))
         try:
             message, target = self._message(peer, content, answer)
         except ActorError as error:
@@ -219,7 +229,7 @@ class Arrivals:
             self._hand_in(target, message, now=time.monotonic() < self._at_once_until)
 
     def _tell(self, peer: Peer, one: Envelope, content: Any) -> None:
-        answer = RemoteTell(self._system, peer, one.call_id, one.codec)
+        answer = RemoteTell(self._system, peer, one.call_id, _answered_in(one.codec))
         try:
             message, target = self._message(peer, content, answer)
         except ActorError as error:
@@ -294,6 +304,9 @@ class Arrivals:
             body = pickling.dumps((incarnation, exit))
         self._remote.send(peer, Kind.TERMINATED, watch_id, body, codec)
 
+    def _unread(self, peer: Peer, one: Envelope, content: Any) -> None:
+        self._remote.returned(peer, one.call_id)
+
     def _terminated(self, peer: Peer, one: Envelope, content: Any) -> None:
         notify = peer.watched.pop(one.call_id, None)
         if notify is None:
@@ -302,10 +315,14 @@ class Arrivals:
             incarnation, kind, detail = json.loads(bytes(one.body))
             notify(incarnation, Exit(kind, detail))
         else:
-            notify(*self._decode(one))
+            notify(*self._decode(peer, one))
 
     def _unknown(self, peer: Peer, one: Envelope, content: Any) -> None:
         self._reject(f"kind {one.kind}", len(one.body))
+
+
+def _answered_in(codec: int) -> int:
+    return codec if codec != Codec.SHARED else _PICKLE
 
 
 def _undecodable(call: Any, error: Exception) -> SerializationError:

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from actors import pickling
+from actors._peers import TooLarge
 from actors.errors import SerializationError
 from actors.foreign import plain_error, to_json
 from actors.ref import Ref
@@ -205,14 +206,14 @@ class RemoteAnswer:
 
     def _answer(self, value: Any) -> None:
         # Written out: this and the way in decide how many answers a host gives in a second.
-        try:
-            body = pickling.dumps(value) if self._codec == _PICKLE else self._encode(value)
-        except Exception as error:
-            self._answer_error(_unpicklable("the result", value, error))
-            return
         peer = self._peer
+        try:
+            codec, body = self._encode(value)
+        except Exception as error:
+            self._answer_error(_untransportable("the result", value, error))
+            return
         peer.serving.pop(self._call_id, None)
-        self._system._remote.send_back(peer, _VALUE, self._codec, self._call_id, body)  # type: ignore[union-attr]
+        self._system._remote.send_back(peer, _VALUE, codec, self._call_id, body)  # type: ignore[union-attr]
 
     def _answer_end(self) -> None:
         self._end(Kind.END, b"")
@@ -225,15 +226,18 @@ class RemoteAnswer:
 
     def _answer_item(self, item: Any) -> None:
         try:
-            body = self._encode(item)
+            codec, body = self._encode(item)
         except Exception as error:
-            problem = _unpicklable("an item", item, error)
+            problem = _untransportable("an item", item, error)
             mark_passed_through(problem)  # ends the stream, not the actor
             raise problem from error
-        self._system._send_back(self._peer, Kind.ITEM, self._codec, self._call_id, body)
+        self._system._send_back(self._peer, Kind.ITEM, codec, self._call_id, body)
 
-    def _encode(self, value: Any) -> bytes:
-        return to_json(value).encode() if self._codec == Codec.JSON else pickling.dumps(value)
+    def _encode(self, value: Any) -> tuple[int, bytes]:
+        if self._codec == _PICKLE:
+            is_flat = type(value) in pickling.FLAT
+            return self._system._remote.pack(self._peer, value, is_flat=is_flat)  # type: ignore[union-attr]
+        return self._codec, to_json(value).encode()
 
     def _end(self, kind: Kind, body: bytes) -> None:
         self._peer.serving.pop(self._call_id, None)
@@ -263,5 +267,7 @@ def encode_error(error: BaseException, codec: int) -> bytes:
     return pickling.dumps(pickling.encode_error(error))
 
 
-def _unpicklable(what: str, value: Any, error: Exception) -> SerializationError:
+def _untransportable(what: str, value: Any, error: Exception) -> SerializationError:
+    if isinstance(error, TooLarge):
+        return SerializationError(f"{what} has {error}")
     return SerializationError(f"{what} cannot be pickled: {pickling.shown(value)} ({error})")

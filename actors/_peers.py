@@ -48,6 +48,10 @@ class Unsent(Protocol):
     def never_sent(self, reason: str) -> None: ...
 
 
+class TooLarge(Exception):
+    """A message is larger than any that may travel; the text says how large, and the limit."""
+
+
 class OutboxFull(Exception):
     """The peer takes messages slower than they come."""
 

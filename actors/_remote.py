@@ -11,8 +11,10 @@ import asyncio
 import itertools
 import json
 import math
+import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,8 @@ from actors import events, pickling
 from actors._arrivals import Arrivals
 from actors._calls import Call, SentTell
 from actors._message import Message, Step, encode_error
-from actors._peers import MAX_BODY, OutboxFull, Peer
+from actors._peers import MAX_BODY, OutboxFull, Peer, TooLarge
+from actors._shared import IDLE_TIME, SHARED_FROM, Borrower, Lender, parcel
 from actors.errors import ActorError, MailboxFull, SerializationError, Unavailable
 from actors.exit import Exit, Terminated
 from actors.ref import Ref
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     from actors.system import ActorSystem
 
 _ASK = int(Kind.ASK)
+_PICKLE, _JSON, _SHARED = int(Codec.PICKLE), int(Codec.JSON), int(Codec.SHARED)
+
+_HAS_MEMFD = hasattr(os, "memfd_create")
 
 _BURST = 256
 """Messages of one turn after which a frame leaves early, so that both sides of a burst work at once."""
@@ -64,6 +70,11 @@ class Remote:
         self._postponed = 0
         self._watch_ids = itertools.count(1)
         self._arrivals: Arrivals | None = None
+        self._shares = False
+        """True where other processes can open what this one puts into shared memory."""
+        self._lender = Lender()
+        self._borrower = Borrower()
+        self._sweep: asyncio.TimerHandle | None = None
         self.address = ""
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -77,6 +88,7 @@ class Remote:
         self._arrivals = Arrivals(self._system, self, self._transport, self._sealer, foreign=foreign)
         self._transport.listen(self._arrivals.receive, loop)
         self.address = self._transport.address
+        self._shares = self.address.startswith("ipc:") and self._codec == Codec.PICKLE and _HAS_MEMFD
 
     def receive_apart(self) -> None:
         """From now on receiving does not need the loop: another thread waits for what comes."""
@@ -99,8 +111,12 @@ class Remote:
         """Close all links and the inbox; whoever still waits is told."""
         with self._peers_lock:
             self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
         for peer in list(self._peers.values()):
             self._lose(peer, "this process's system stopped")
+        self._lender.close()
+        self._borrower.close()
         if self._transport is not None:
             self._transport.close()
 
@@ -125,11 +141,12 @@ class Remote:
         deadline_at = call.deadline_at
         remaining = None if deadline_at == math.inf else deadline_at - self._system.clock.now()
         calls = self._system._calls
+        peer = self._peers.get(address) or self.peer(address)
         try:
-            body = self._encode(ref, call.method, remaining, args, kwargs, sender, chain)
-            peer = self._peers.get(address) or self.peer(address)
-            peer.put(envelope(_ASK, self._codec, call.call_id, body), call)
+            codec, body = self._encode(peer, ref, call.method, remaining, args, kwargs, sender, chain)
+            peer.put(envelope(_ASK, codec, call.call_id, body), call)
         except OutboxFull as error:
+            self._take_back(peer, codec, body)
             calls.refuse(call, MailboxFull(f"the way to {ref._name} is full: {error}"))
         except ActorError as error:
             calls.fail(call, error)
@@ -153,16 +170,17 @@ class Remote:
         sender: Message | None,
     ) -> Reply[None]:
         """Send a tell; its reply resolves when the receiver has confirmed taking it."""
+        peer = self.peer(address)
         try:
-            body = self._encode(ref, method, None, args, kwargs, sender, ())
+            codec, body = self._encode(peer, ref, method, None, args, kwargs, sender, ())
         except ActorError as error:
             return failed(error)
-        peer = self.peer(address)
         name = sender.cell.name if sender is not None and sender.cell is not None else None
         tell = SentTell(self._system, ref._name, method, name)
         try:
-            peer.put_tell(self._codec, body, tell)
+            peer.put_tell(codec, body, tell)
         except OutboxFull as error:
+            self._take_back(peer, codec, body)
             return failed(MailboxFull(f"the way to {ref._name} is full: {error}"))
         self._flush(peer)
         return tell
@@ -180,10 +198,16 @@ class Remote:
         try:
             waits = peer.put(envelope(kind, codec, call_id, body))
         except OutboxFull:
+            self._take_back(peer, codec, body)
             self._lost(peer, "it does not read what we send")
             return
         if not peer.dirty or waits % _BURST == 0:
             self._flush(peer)
+
+    def _take_back(self, peer: Peer, codec: int, body: bytes) -> None:
+        """What was to leave does not: nobody will read it."""
+        if codec == _SHARED:
+            self._lender.give_back(peer.address, parcel(body).number)
 
     def send(self, peer: Peer, kind: int, call_id: int, body: bytes, codec: int | None = None) -> None:
         """One envelope that nobody waits for."""
@@ -196,6 +220,7 @@ class Remote:
 
     def _encode(
         self,
+        peer: Peer,
         ref: Ref[Any],
         method: str,
         remaining: float | None,
@@ -203,24 +228,92 @@ class Remote:
         kwargs: dict[str, Any],
         sender: Message | None,
         chain: tuple[Step, ...],
-    ) -> bytes:
+    ) -> tuple[int, bytes]:
+        """Codec and body of a call. `SerializationError` names the argument that cannot travel."""
         target = (ref._name, ref._uid, ref._pin)
         life = sender.life if sender is not None else None
         origin = None if life is None else (life.cell.name, life.cell.uid, life.incarnation)
         message = (target, method, remaining, origin, args, kwargs, *chain)
-        if self._codec == Codec.JSON:
-            try:
-                body = json.dumps(message).encode()
-            except (TypeError, ValueError) as error:
-                raise SerializationError(
-                    f"the arguments of {ref._name}.{method}() are no JSON: {error}"
-                ) from error
+        try:
+            if self._codec == Codec.JSON:
+                return _JSON, json.dumps(message).encode()
+            is_flat = not kwargs
+            for arg in args:
+                if type(arg) not in pickling.FLAT:
+                    is_flat = False
+            return self.pack(peer, message, is_flat=is_flat)
+        except TooLarge as error:
+            raise SerializationError(f"the arguments of {ref._name}.{method}() have {error}") from None
+        except Exception as error:
+            if self._codec == Codec.JSON:
+                problem = f"the arguments of {ref._name}.{method}() are no JSON: {error}"
+            else:
+                problem = pickling.misfit(ref._name, method, args, kwargs, error)
+            raise SerializationError(problem) from error
+
+    def pack(self, peer: Peer, value: Any, *, is_flat: bool = False) -> tuple[int, bytes]:
+        """
+        Codec and body of any value: in the envelope, or in shared memory if it is large.
+
+        Raises what pickling raises, and `TooLarge`. *is_flat*: there are no buffers in it.
+        """
+        buffers: list[memoryview] = []
+        if is_flat or not self._shares:
+            data = pickling.dumps(value)
         else:
-            body = pickling.encode_call(message, ref._name, method, args, kwargs)
-        if len(body) > MAX_BODY:
-            what = f"the arguments of {ref._name}.{method}()"
-            raise SerializationError(f"{what} have {len(body)} bytes, a message at most {MAX_BODY}")
-        return body
+            data, buffers = pickling.dumps_apart(value, SHARED_FROM)
+        if len(data) < SHARED_FROM and not buffers:
+            return _PICKLE, data
+        _check_size(len(data) + sum(buffer.nbytes for buffer in buffers))
+        if self._shares:
+            try:
+                return _SHARED, self._lender.lend(peer.address, [data, *buffers])
+            except OSError:
+                if buffers:  # no memory for it: through the socket
+                    data = pickling.dumps(value)
+        _check_size(len(data))
+        return _PICKLE, data
+
+    # -- shared memory -----------------------------------------------------------------
+
+    def unpack_shared(self, peer: Peer, body: bytes | memoryview) -> Any:
+        """The value in a body of codec `SHARED`; its arrays lie where the sender wrote them. Any thread."""
+        wanted = parcel(body)
+        post = self._system._inbox.post
+        self._system._on_loop(self._sweep_later)
+        try:
+            data, *buffers = self._borrower.read(wanted, partial(post, self._unread, peer, wanted.number))
+        except OSError:
+            post(self._unread, peer, wanted.number)
+            raise
+        return pickling.loads(data, buffers=buffers)
+
+    def leave_unread(self, peer: Peer, body: bytes | memoryview) -> None:
+        """A body of codec `SHARED` that nobody wants; any thread."""
+        self._system._inbox.post(self._unread, peer, parcel(body).number)
+
+    def _unread(self, peer: Peer, number: int) -> None:
+        """Nobody here holds anything of a segment any more."""
+        if not (peer.is_lost or self._closed):
+            self.send(peer, Kind.UNREAD, number, b"")
+
+    def returned(self, peer: Peer, number: int) -> None:
+        """*peer* no longer reads a segment; loop thread only."""
+        self._lender.give_back(peer.address, number)
+        self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        if self._sweep is None and not self._closed:
+            assert self._system._loop is not None
+            self._sweep = self._system._loop.call_later(IDLE_TIME, self._sweep_now)
+
+    def _sweep_now(self) -> None:
+        self._sweep = None
+        lends, borrows = self._lender.sweep(), self._borrower.sweep()
+        if lends or borrows:
+            self._sweep_later()
+
+    # -- leaving at the end of a turn --------------------------------------------------
 
     def _flush(self, peer: Peer) -> None:
         if get_ident() != self._system._loop_thread:
@@ -288,6 +381,7 @@ class Remote:
             del self._peers[peer.address]
         calls = self._system._calls
         unsent, unconfirmed = peer.lose()
+        self._lender.lost(peer.address)
         for owner in unsent:
             owner.never_sent(reason)
         for call in calls.of_peer(peer):
@@ -324,6 +418,11 @@ class Remote:
         peer.watched[watch_id] = ended
         self.send(peer, Kind.WATCH, watch_id, target)
         return undo
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BODY:
+        raise TooLarge(f"{size} bytes, a message at most {MAX_BODY}")
 
 
 def _gone(call: Call, reason: str) -> Unavailable:

@@ -48,13 +48,19 @@ class Kind(IntEnum):
     UNWATCH = 11
     TERMINATED = 12
     REFUSED_ASK = 13
+    UNREAD = 14
 
 
 class Codec(IntEnum):
-    """How an envelope's body is encoded. Foreign doors speak JSON and never unpickle."""
+    """
+    How an envelope's body is encoded. Foreign doors speak JSON and never unpickle.
+
+    With `SHARED` it says where in shared memory the pickle and its buffers lie (`_shared`).
+    """
 
     PICKLE = 0
     JSON = 1
+    SHARED = 2
 
 
 class Envelope(NamedTuple):

@@ -115,6 +115,17 @@ class Echo(Actor):
         finally:
             self.notes.append("stream closed")
 
+    async def arrays(self, n: int, size: int) -> AsyncIterator[Any]:
+        import numpy
+
+        for number in range(n):
+            yield numpy.full(size, float(number))
+
+    async def zeros(self, size: int) -> Any:
+        import numpy
+
+        return numpy.zeros(size)
+
     async def one_then_nothing(self) -> AsyncIterator[int]:
         yield 1
         await asyncio.sleep(30)

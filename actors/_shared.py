@@ -1,0 +1,248 @@
+"""
+Shared memory: how large messages travel between processes of one machine.
+
+The sender copies pickle and buffers into a segment, the envelope only says where it
+is; the receiver reads them in place, arrays as read-only views. A segment is an
+anonymous file (memfd) which the receiver opens through the sender's `/proc` entry: no
+name, nothing to sweep, gone with its last user however that ends. The receiver gives
+it back when the last view is gone; then the sender writes the next message into it,
+because fresh pages cost more than the copy (8 MB: 2.9 ms against 1.3).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import mmap
+import os
+import struct
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+SHARED_FROM = 256 * 1024
+"""Bytes of a message, or of one buffer in it, from which it travels this way."""
+
+IDLE_TIME = 10.0
+"""Seconds after which memory that nobody uses is given back to the system."""
+
+_MAX_FREE = 256 * 1024 * 1024
+"""Bytes of free segments that a process keeps for the next messages."""
+
+_MAX_LENT = 1024 * 1024 * 1024
+"""Bytes that others may read at a time; who keeps what it got, pins it. Beyond, the socket serves."""
+
+_MAX_SEGMENTS = 256
+"""Each one costs a descriptor."""
+
+_ALIGNMENT = 64
+
+# Process id, descriptor, inode, number and size of a segment; then where each part lies.
+_HEAD = struct.Struct("!IIQQQH")
+_PART = struct.Struct("!QQ")
+
+
+class Segment:
+    """One anonymous file of this process."""
+
+    __slots__ = ("fd", "free_since", "inode", "size")
+
+    def __init__(self, size: int) -> None:
+        self.fd = os.memfd_create("understudy", os.MFD_CLOEXEC)
+        self.size = size
+        self.free_since = 0.0
+        try:
+            os.ftruncate(self.fd, size)
+            self.inode = os.fstat(self.fd).st_ino
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def write(self, parts: Sequence[Any]) -> list[tuple[int, int]]:
+        """Copy *parts* into it, one behind the other; where each lies. The kernel copies, without the GIL."""
+        places, offset = [], 0
+        for part in parts:
+            view = memoryview(part).cast("B")
+            places.append((offset, view.nbytes))
+            while view.nbytes:
+                count = os.pwrite(self.fd, view, offset)
+                view = view[count:]
+                offset += count
+            offset = -(-offset // _ALIGNMENT) * _ALIGNMENT
+        return places
+
+    def close(self) -> None:
+        """Give it up; receivers that have opened it keep it."""
+        os.close(self.fd)
+
+
+class Lender:
+    """The segments of one process that others read, or may read next. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._lent: dict[int, tuple[str, Segment]] = {}
+        self._lent_bytes = 0
+        self._free: list[Segment] = []
+        self._closed = False
+
+    def lend(self, address: str, parts: Sequence[Any]) -> bytes:
+        """
+        Put *parts* where the process at *address* can read them; the body that says where.
+
+        `OSError` where there is no memory or no descriptor for it, or too much is lent already.
+        """
+        size = sum(-(-memoryview(part).nbytes // _ALIGNMENT) * _ALIGNMENT for part in parts)
+        number = next(self._numbers)
+        segment = self._take(size) or Segment(1 << max(size - 1, 1).bit_length())
+        try:
+            with self._lock:
+                if self._closed or len(self._lent) >= _MAX_SEGMENTS or self._lent_bytes + size > _MAX_LENT:
+                    raise OSError("too much memory is lent")
+                self._lent[number] = (address, segment)
+                self._lent_bytes += segment.size
+            places = segment.write(parts)
+        except BaseException:
+            with self._lock:
+                self._forget(number)
+            segment.close()
+            raise
+        head = _HEAD.pack(os.getpid(), segment.fd, segment.inode, number, segment.size, len(places))
+        return head + b"".join(_PART.pack(*place) for place in places)
+
+    def _take(self, size: int) -> Segment | None:
+        with self._lock:
+            fitting = [segment for segment in self._free if size <= segment.size <= 4 * size]
+            if not fitting:
+                return None
+            segment = min(fitting, key=lambda segment: segment.size)
+            self._free.remove(segment)
+            return segment
+
+    def give_back(self, address: str, number: int) -> None:
+        """The process at *address* no longer reads segment *number*."""
+        with self._lock:
+            lent = self._lent.get(number)
+            if lent is None or lent[0] != address:
+                return
+            segment = lent[1]
+            self._forget(number)
+            if self._closed or segment.size + sum(free.size for free in self._free) > _MAX_FREE:
+                segment.close()
+            else:
+                segment.free_since = time.monotonic()
+                self._free.append(segment)
+
+    def lost(self, address: str) -> None:
+        """The process at *address* is gone, or only its pipe: what it may still read is not written again."""
+        with self._lock:
+            for number, (reader, segment) in list(self._lent.items()):
+                if reader == address:
+                    self._forget(number)
+                    segment.close()
+
+    def _forget(self, number: int) -> None:
+        if (lent := self._lent.pop(number, None)) is not None:
+            self._lent_bytes -= lent[1].size
+
+    def sweep(self) -> bool:
+        """Close what has been free for long; True while there is more to sweep later."""
+        with self._lock:
+            oldest = time.monotonic() - IDLE_TIME
+            for segment in [segment for segment in self._free if segment.free_since <= oldest]:
+                self._free.remove(segment)
+                segment.close()
+            return bool(self._free)
+
+    def close(self) -> None:
+        """Close all."""
+        with self._lock:
+            self._closed = True
+            segments = [*self._free, *(segment for _, segment in self._lent.values())]
+            self._free, self._lent, self._lent_bytes = [], {}, 0
+        for segment in segments:
+            segment.close()
+
+
+class Parcel(NamedTuple):
+    """What an envelope of shared memory says: a segment and the parts that lie in it."""
+
+    pid: int
+    fd: int
+    inode: int
+    number: int
+    size: int
+    places: list[tuple[int, int]]
+
+
+def parcel(body: bytes | memoryview) -> Parcel:
+    """*body* as a parcel. `ValueError` for what is none."""
+    try:
+        pid, fd, inode, number, size, count = _HEAD.unpack_from(body)
+        places = [_PART.unpack_from(body, _HEAD.size + n * _PART.size) for n in range(count)]
+    except struct.error as error:
+        raise ValueError(f"this describes no shared memory: {error}") from None
+    if count < 1 or any(offset + length > size for offset, length in places):
+        raise ValueError("this describes no shared memory: its parts lie outside")
+    return Parcel(pid, fd, inode, number, size, places)
+
+
+class Borrower:
+    """
+    The segments of other processes that this one reads. Any thread.
+
+    A mapping costs a descriptor as long as anybody holds a part of it (`mmap` keeps one).
+    """
+
+    def __init__(self) -> None:
+        self._mapped: dict[tuple[int, int], tuple[mmap.mmap, float]] = {}
+        self._lock = threading.Lock()
+
+    def read(self, wanted: Parcel, on_unread: Callable[[], None]) -> list[memoryview]:
+        """
+        The parts of a parcel, read-only, in place. `OSError` when its sender is gone.
+
+        *on_unread* is called when nobody holds any of them: on any thread, inside any lock.
+        """
+        mapping = self._mapping(wanted)
+        # ctypes gives an object that can be watched; a memoryview cannot.
+        whole = (ctypes.c_char * wanted.size).from_buffer(mapping)
+        weakref.finalize(whole, on_unread).atexit = False
+        view = memoryview(whole).cast("B").toreadonly()
+        return [view[offset : offset + length] for offset, length in wanted.places]
+
+    def _mapping(self, wanted: Parcel) -> mmap.mmap:
+        key = (wanted.pid, wanted.inode)
+        with self._lock:
+            known = self._mapped.get(key)
+        mapping = known[0] if known is not None else self._open(wanted)
+        with self._lock:
+            self._mapped[key] = (mapping, time.monotonic())
+        return mapping
+
+    def _open(self, wanted: Parcel) -> mmap.mmap:
+        fd = os.open(f"/proc/{wanted.pid}/fd/{wanted.fd}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            found = os.fstat(fd)
+            if (found.st_ino, found.st_size) != (wanted.inode, wanted.size):
+                raise OSError("its sender has given the memory up")
+            return mmap.mmap(fd, wanted.size)
+        finally:
+            os.close(fd)
+
+    def sweep(self) -> bool:
+        """Let go of mappings that were not read from for long; True while there is more to sweep later."""
+        with self._lock:
+            oldest = time.monotonic() - IDLE_TIME
+            for key, (_, used_at) in list(self._mapped.items()):
+                if used_at <= oldest:
+                    del self._mapped[key]
+            return bool(self._mapped)
+
+    def close(self) -> None:
+        """Let go of all mappings; who holds a part of one keeps it."""
+        with self._lock:
+            self._mapped.clear()
