@@ -18,25 +18,33 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
 from actors.actor import Actor
-from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, Unavailable, nearest
+from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, ServiceFailed, Unavailable, nearest
 from actors.events import ActorExited, DeadLettered, Event, FrameRejected, PeerLost, log_sink
 from actors.exit import Exit
 from actors.ref import Ref
-from actors.rundir import read_key
+from actors.reply import Reply
+from actors.rundir import read_key, write_private
 from actors.system import ActorSystem
 from actors.transport import open_nng
-from supervisors import evidence, health, placement, settings, vigil
+from supervisors import evidence, health, placement, settings, survey, vigil
 from supervisors.company import Company, Host
+from supervisors.ensemble import Ensemble
 from supervisors.exits import Verdict
+from supervisors.group import GroupPlan
 from supervisors.journal import Journal
-from supervisors.playbill import HostReality, LivingMember, Playbill, ServiceEntry, newest
+from supervisors.playbill import HostReality, LivingMember, newest
+from supervisors.prompter import Prompter
 from supervisors.registry import REGISTRY_NAME, Registry, ServiceView
 from supervisors.service import ServicePlan
-from supervisors.troupe import Troupe, exit_from_plain
+from supervisors.troupe import Superior, Troupe, exit_from_plain
 
 STAGE_ACTOR = "stage"
-_COMMIT_LIMIT = 0.05
-"""Seconds that a change waits for a host to keep it."""
+
+
+_FAMILY_LIMIT = 0.5
+"""Seconds that a host may take to say what lives in it."""
+
+GAVE_UP_WORDS = "has given up"
 
 
 def open_stage(config: Mapping[str, Any]) -> StageProcess:
@@ -106,6 +114,10 @@ class StageProcess:
         """End the process; from a thread, since the loop is what runs this."""
         threading.Thread(target=self._end, name="stage-end", daemon=True).start()
 
+    def leave_word(self, reason: str) -> None:
+        """Tell the house why this app ends by itself."""
+        write_private(f"{self.config['run_dir']}/{settings.LAST_WORD_NAME}", reason.encode())
+
     def _end(self) -> None:
         from supervisors import _ray
 
@@ -138,10 +150,19 @@ class Stage(Actor):
         config = process.config
         self._app: dict[str, Any] = config["app"] or {}
         self._name: str = config["app_name"]
-        self._troupes: dict[str, Ref[Troupe]] = {}
         self._plans = {
             plain["name"]: ServicePlan.from_plain(plain) for plain in self._app.get("services", ())
         }
+        self._groups = {plain["name"]: GroupPlan.from_plain(plain) for plain in self._app.get("groups", ())}
+        self._top: list[str] = self._app.get("parts", list(self._plans))
+        """Services and groups that are in no group, in start order."""
+        self._group_of = {part: group.name for group in self._groups.values() for part in group.parts}
+        self._troupes: dict[str, Ref[Troupe]] = {}
+        self._ensembles: dict[str, Ref[Ensemble]] = {}
+        self._realities: list[HostReality] = []
+        """What the hosts said that an earlier stage has left."""
+        self._adopted: dict[str, Reply[None]] = {}
+        """Services and groups that an earlier stage has left, which begin all at once."""
         self._subscribers: dict[str, Ref[Any]] = {}
         self._journal = Journal(self.context.system.clock)
         self._note = self._journal.note
@@ -152,11 +173,8 @@ class Stage(Actor):
         self._is_stopping = False
         self._stopped: asyncio.Future[None] | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._entries: dict[str, ServiceEntry] = {}
-        self._version = 0
-        self._playbill = Playbill()
-        self._round: asyncio.Task[None] | None = None
-        """The next time the playbill goes out; all who ask until then share it."""
+        self._gave_up = ""
+        """Why the whole app goes down by itself."""
         self._company = Company(
             self.context.system,
             self._host_config(config),
@@ -167,6 +185,7 @@ class Stage(Actor):
             on_refused=process.close,
             on_event=self._note,
         )
+        self._prompter = Prompter(process.epoch, self._company)
 
     def _host_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         modules = [
@@ -196,45 +215,99 @@ class Stage(Actor):
 
     async def _open(self) -> None:
         if self._process.is_return:
-            # All at once: they run already, and none may wait for another's bad start.
-            realities = await self._take_over()
-            for name, plan in self._plans.items():
-                self._cast(name, plan, realities)
-            self._in_charge.set()
+            await self._take_over()
         else:
             self._in_charge.set()
             await self._company.look_at_nodes()
             await self._company.open(self._hosts_expected() + self._app.get("understudies", 1))
-        for name, plan in self._plans.items():
-            troupe = self._troupes.get(name) or self._cast(name, plan, [])
-            with contextlib.suppress(ActorError):
-                await troupe.wait_started()
+        for name in self._top:
+            try:
+                begun = self._adopted.get(name)
+                await (begun if begun is not None else self._begin(name))
+            except ActorError as error:
+                if self._app.get("escalate"):
+                    self._give_up(str(error))
         self._note("app.ready", app=self._name)
         self._ready.set()
 
-    def _cast(self, name: str, plan: ServicePlan, realities: list[HostReality]) -> Ref[Troupe]:
+    async def _begin(self, name: str) -> None:
+        if not self._has_failed(name):
+            await self._part(name).begin()
+
+    def _has_failed(self, name: str) -> bool:
+        """Whether an earlier stage has left a service or group at the top of the app as failed."""
+        entry = self._prompter.service(name)
+        return bool(self._prompter.group_failure(name) or (entry is not None and entry.failed))
+
+    def _part(self, name: str) -> Ref[Any]:
+        """The actor of a service or group, made the first time."""
+        part: Ref[Any] | None = self._ensembles.get(name) or self._troupes.get(name)
+        if part is None:
+            part = self._cast_group(name) if name in self._groups else self._cast(name)
+        return part
+
+    def _cast(self, name: str) -> Ref[Troupe]:
+        top = self._top_of(name)
+        entry = self._prompter.service(name)
         troupe = self._troupes[name] = self.context.options(name=name).spawn(
             Troupe,
-            plan,
+            self._plans[name],
             self._company,
             self._publish,
             self._note,
-            self._commit,
+            self._prompter.commit,
             self._process.epoch,
-            self._entries.get(name),
-            self._living(name, realities),
-            {member: ended for reality in realities for member, ended in reality.ended.items()},
+            entry if top == name else self._prompter.service_in_group(name, top),
+            self._living(name),
+            {member: ended for each in self._realities for member, ended in each.ended.items()},
+            self._superior_of(name),
         )
         return troupe
 
-    # -- the playbill ------------------------------------------------------------------------
+    def _cast_group(self, name: str) -> Ref[Ensemble]:
+        ensemble = self._ensembles[name] = self.context.options(name=name).spawn(
+            Ensemble,
+            self._groups[name],
+            self._part,
+            self._note,
+            self._prompter.commit,
+            self._prompter.group_failure(name),
+            self._adopted,
+            self._superior_of(name),
+        )
+        return ensemble
 
-    async def _take_over(self) -> list[HostReality]:
+    def _top_of(self, name: str) -> str:
+        """The service or group at the top of the app that *name* is or is in."""
+        while name in self._group_of:
+            name = self._group_of[name]
+        return name
+
+    def _superior_of(self, name: str) -> Superior | None:
+        """Who decides what follows when a service or group gives up; None when it has then failed."""
+        group = self._group_of.get(name)
+        if group is not None:
+            return lambda exit, reason: self._ensembles[group].tell("ended", name, exit, reason)
+        if self._app.get("escalate"):
+            return lambda exit, reason: self._give_up(f"{name} {reason}")
+        return None
+
+    def _give_up(self, reason: str) -> None:
+        """The app goes down by itself."""
+        if not self._is_stopping and not self._gave_up:
+            self._gave_up = reason
+            self._note("app.gave_up", app=self._name, reason=reason)
+            self._process.leave_word(f"{self._name} {GAVE_UP_WORDS}: {reason}")
+            self._ready.set()
+            self.context.ref.tell("stop_app")
+
+    # -- taking over -----------------------------------------------------------------------------
+
+    async def _take_over(self) -> None:
         """Learn from the hosts what an earlier stage has left, and go on with that."""
-        realities = await self._company.find_hosts()
+        realities = self._realities = await self._company.find_hosts()
         playbill = newest(reality.playbill for reality in realities)
-        self._entries = {service.name: service for service in playbill.services}
-        self._playbill = playbill
+        self._prompter.take_over(playbill)
         await self._company.take_over(playbill, realities)
         for reality in realities:
             self._subscribe(reality.address)
@@ -244,53 +317,23 @@ class Stage(Actor):
             hosts=len(realities),
             members=sum(len(reality.members) for reality in realities),
         )
-        return realities
+        # All at once: they run already, and none may wait for another's bad start.
+        names = [*self._plans, *self._groups]
+        for name in names:
+            self._part(name)
+        for name in names:
+            if not self._has_failed(self._top_of(name)):
+                self._adopted[name] = self._part(name).begin()
+        self._in_charge.set()
 
-    def _living(self, service: str, realities: list[HostReality]) -> dict[str, tuple[Host, LivingMember]]:
+    def _living(self, service: str) -> dict[str, tuple[Host, LivingMember]]:
         """The members of *service* that run in hosts which were taken over."""
         return {
             name: (host, member)
-            for reality in realities
+            for reality in self._realities
             if reality.service == service and (host := self._company.host_named(reality.name)) is not None
             for name, member in reality.members.items()
         }
-
-    async def _commit(self, entry: ServiceEntry) -> None:
-        """
-        Make a change outlive this process before it is acted on.
-
-        Returns when one host has it, or after 50 ms: a stopped host must not hold the stage.
-        """
-        self._entries[entry.name] = entry
-        if self._round is None:
-            self._round = asyncio.get_running_loop().create_task(self._replicate())
-        await asyncio.shield(self._round)
-
-    async def _replicate(self) -> None:
-        await asyncio.sleep(0)  # what else changes in this turn goes out with it
-        self._round = None
-        self._version += 1
-        last_host, last_slot = self._company.last_numbers
-        playbill = Playbill(
-            self._process.epoch,
-            self._version,
-            tuple(self._entries.values()),
-            self._company.slot_entries(),
-            self._company.host_entries(),
-            last_host,
-            last_slot,
-        )
-        self._playbill = playbill
-        kept = [
-            host.ref.keep(self._process.epoch, playbill)
-            for host in self._company.hosts()
-            if host.ref is not None
-        ]
-        if kept:
-            first = [asyncio.ensure_future(reply) for reply in kept]
-            await asyncio.wait(first, timeout=_COMMIT_LIMIT, return_when=asyncio.FIRST_COMPLETED)
-            for reply in first:
-                reply.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _hosts_expected(self) -> int:
         """Processes that the services will need and that need no slot of their own first."""
@@ -329,8 +372,14 @@ class Stage(Actor):
             self._beat.touch()
 
     async def wait_ready(self) -> dict[str, Any]:
-        """Resolves when every service has started what can be placed; says what `ps` says."""
+        """
+        Resolves when every service has started what can be placed; says what `ps` says.
+
+        `ServiceFailed` when the app goes down instead, because something in it gave up.
+        """
         await self._ready.wait()
+        if self._gave_up:
+            raise ServiceFailed(f"{self._name} {GAVE_UP_WORDS}: {self._gave_up}", reason=self._gave_up)
         await self._told()
         return await self.ps()
 
@@ -342,8 +391,8 @@ class Stage(Actor):
         """A host's hello; answered with the views of all services."""
         self._company.host_up(name, pid, start_time, address, tuple(gpu_ids))
         host = self._company.host_named(name)
-        if host is not None and host.ref is not None and self._playbill.epoch:
-            host.ref.tell("keep", self._process.epoch, self._playbill)
+        if host is not None:
+            self._prompter.show(host)
         return self._subscribe(address)
 
     async def host_leaving(self, name: str, exit: tuple[str, str, str]) -> None:
@@ -462,35 +511,36 @@ class Stage(Actor):
         services, members = [], []
         for name, plan in self._plans.items():
             troupe = self._troupes.get(name)
-            if troupe is None:
-                services.append(_waiting_row(plan))
-                continue
-            row, rows = await troupe.describe()
+            row, rows = (_waiting_row(plan), []) if troupe is None else await troupe.describe()
             services.append(row)
             members.extend(rows)
+        known = [await ensemble.describe() for ensemble in self._ensembles.values()]
         blanks = [host for host in self._company.hosts() if host.service is None and host.address]
         return {
             "app": self._name,
             "stage": {"pid": os.getpid(), "epoch": self._process.epoch},
-            "services": services,
+            "services": survey.service_rows(self._groups, known, services),
             "members": members,
+            "groups": survey.group_rows(self._groups, known, services),
             "understudies": [{"name": host.name, "pid": host.pid, "node": host.node_id} for host in blanks],
         }
 
     async def tree(self) -> dict[str, Any]:
-        """The supervision tree: app, services, members."""
-        state = await self.ps()
-        children = []
-        for service in state["services"]:
-            members = [member for member in state["members"] if member["service"] == service["name"]]
-            children.append(
-                {
-                    **service,
-                    "kind": "supervisor",
-                    "children": [{**member, "kind": "worker"} for member in members],
-                }
-            )
-        return {"name": self._name, "kind": "supervisor", "strategy": "one_for_one", "children": children}
+        """The supervision tree: app, groups, services, members, and what lives inside each member."""
+        families = await self._families()
+        return survey.tree(self._top, await self.ps(), families)
+
+    async def _families(self) -> dict[str, dict[str, Any] | None]:
+        """What lives in each member, by its name; None for those whose host does not answer in time."""
+        hosts = [host for host in self._company.hosts() if host.ref is not None and host.members]
+        asked = [host.ref.options(timeout=_FAMILY_LIMIT).families() for host in hosts if host.ref is not None]
+        found: dict[str, dict[str, Any] | None] = {}
+        for host, reply in zip(hosts, asked, strict=True):
+            try:
+                found |= await reply
+            except ActorError:
+                found |= dict.fromkeys(host.members)
+        return found
 
     async def nodes(self) -> list[dict[str, Any]]:
         """The cluster's nodes."""
@@ -560,14 +610,18 @@ class Stage(Actor):
         restarted = await troupe.restart([name] if "/" in name else [], rolling)
         return {"restarted": restarted}
 
-    async def reset(self, service: str) -> dict[str, Any]:
-        """Revive a service that has failed."""
+    async def reset(self, name: str) -> dict[str, Any]:
+        """Revive a service or group that has failed; for what is in a group, all of the group at the top."""
         await self._in_charge.wait()
-        revived = await self._troupe(service).reset()
+        if name not in self._groups:
+            self._troupe(name)
+        top = self._top_of(name)
+        revived = await self._part(top).reset()
         if revived:
-            self._note("service.reset", service=service)
-        row, _ = await self._troupe(service).describe()
-        return {"service": service, "revived": revived, "state": row["state"]}
+            self._note("group.reset" if top in self._groups else "service.reset", service=top, group=top)
+        rows = (await self.ps())["groups" if name in self._groups else "services"]
+        state = next(row["state"] for row in rows if row["name"] == name)
+        return {"service": name, "revived": revived, "state": state}
 
     async def kill_member(self, member: str, yes: bool = False) -> dict[str, Any]:
         """SIGKILL the process of *member*; resolves at its end. `Refusal` with neighbours unless *yes*."""
@@ -628,21 +682,35 @@ class Stage(Actor):
         self._note("app.stopping", app=self._name)
         if self._opening is not None:
             self._opening.cancel()
-        for name in reversed(list(self._troupes)):
-            with contextlib.suppress(ActorError):
-                await self._troupes[name].close()
-                await self._troupes[name].stop()
-            self._note("service.stopped", service=name)
+        for name in reversed(self._top):
+            await self._stop_part(name)
         await self._company.close()
         self._note("app.stopped", app=self._name)
         done.set_result(None)
         # The last message is the answer to whoever asked for the stop; then the process may go.
         self.context.system.clock.call_later(0.05, self._process.end)
 
+    async def _stop_part(self, name: str) -> None:
+        part = self._ensembles.get(name) or self._troupes.get(name)
+        if part is None:
+            return
+        with contextlib.suppress(ActorError):
+            await part.halt(True)
+        for inner in reversed(self._groups[name].parts if name in self._groups else ()):
+            await self._stop_part(inner)
+        with contextlib.suppress(ActorError):
+            await part.stop()
+        if name in self._troupes:
+            self._note("service.stopped", service=name)
+
     # -- inside ----------------------------------------------------------------------------------
 
     def _plan(self, service: str) -> ServicePlan:
         plan = self._plans.get(service)
+        if plan is None and service in self._groups:
+            raise NotFound(
+                f"{service!r} is a group of {', '.join(self._groups[service].parts)}: name one of them"
+            )
         if plan is None:
             raise NotFound(f"app {self._name!r} has no service {service!r}{nearest(service, self._plans)}")
         return plan

@@ -101,18 +101,21 @@ def _branches(children: Sequence[Mapping[str, Any]], indent: str) -> Iterable[st
     for place, child in enumerate(children):
         last = place == len(children) - 1
         yield f"{indent}{'└── ' if last else '├── '}{_node_line(child)}"
-        yield from _branches(child.get("children", ()), indent + ("    " if last else "│   "))
+        below = indent + ("    " if last else "│   ")
+        yield from _branches(child.get("children", ()), below)
+        if child.get("hidden"):
+            yield f"{below}… and {child['hidden']} more"
 
 
 def _node_line(node: Mapping[str, Any]) -> str:
     parts = [node["name"]]
-    if node["kind"] == "supervisor":
+    if node.get("strategy"):
         parts.append(f"[{node['strategy']}]")
     if "state" in node:
         parts.append(node["state"])
     if "ready" in node:
         parts.append(f"{node['ready']}/{node['size']}")
-    if "incarnation" in node:
+    if node.get("incarnation") is not None:
         parts.append(f"life {node['incarnation']}")
     if node.get("pid"):
         parts.append(f"pid {node['pid']}")
@@ -122,6 +125,8 @@ def _node_line(node: Mapping[str, Any]) -> str:
         parts.append(f"last exit: {node['last_exit']}")
     if node.get("reason"):
         parts.append(f"({node['reason']})")
+    if node.get("inside"):
+        parts.append(f"inside: {node['inside']}")
     return "  ".join(parts)
 
 
@@ -136,6 +141,13 @@ _SENTENCES = {
     "member.killed": "{member} is killed by order (pid {pid})",
     "member.shutdown_overrun": "{member} did not stop within its shutdown time",
     "service.failed": "service {service} has failed: {reason}",
+    "group.child_exited": "{child} gave up in group {group}: {reason}",
+    "group.start_failed": "{child} failed to start in group {group}: {reason}",
+    "group.restarting": "group {group} restarts {child} (restart {restarts})",
+    "group.gave_up": "group {group}: too many restarts of {child}",
+    "group.failed": "group {group} has failed: {reason}",
+    "group.reset": "group {group} is reset",
+    "app.gave_up": "{app} has given up: {reason}",
     "service.scaled": "service {service} scales from {before} to {size}",
     "service.restarted": "service {service} is restarted by order",
     "service.reset": "service {service} is reset",

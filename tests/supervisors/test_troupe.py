@@ -81,6 +81,7 @@ class Show:
             {},
             {},
         )
+        self.troupe.tell("begin")
 
     async def state(self) -> tuple[str, str | None]:
         """Of the service, and why its member ended last."""
