@@ -27,13 +27,20 @@ def table(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
 
 
 def ps_text(ps: Mapping[str, Any]) -> str:
-    """Services, then members, then the understudies."""
+    """Services, then groups where there are any, then members, then the understudies."""
     services = table(
         [
             (s["name"], s["state"], f"{s['ready']}/{s['size']}", s["restarts"], s["reason"])
             for s in ps["services"]
         ],
         ("SERVICE", "STATE", "READY", "RESTARTS", "REASON"),
+    )
+    groups = table(
+        [
+            (g["name"], g["state"], g["strategy"], g["restarts"], ", ".join(g["parts"]), g["reason"])
+            for g in ps.get("groups", ())
+        ],
+        ("GROUP", "STATE", "STRATEGY", "RESTARTS", "OF", "REASON"),
     )
     members = table(
         [
@@ -53,7 +60,8 @@ def ps_text(ps: Mapping[str, Any]) -> str:
     )
     waiting = ", ".join(f"{each['name']} (pid {each['pid']})" for each in ps.get("understudies", ()))
     head = f"app {ps['app']}, stage pid {ps['stage']['pid']}"
-    return "\n\n".join([head, services, members, f"understudies ready: {waiting or 'none'}"])
+    tables = [services, groups, members] if ps.get("groups") else [services, members]
+    return "\n\n".join([head, *tables, f"understudies ready: {waiting or 'none'}"])
 
 
 def description_text(service: Mapping[str, Any]) -> str:
