@@ -28,7 +28,7 @@ from actors.exit import Exit
 from supervisors import facts
 from supervisors.actions import Report
 from supervisors.backoff import Backoff
-from supervisors.company import Company, Host
+from supervisors.company import Company, Host, Slot
 from supervisors.driver import Driver
 from supervisors.exits import Verdict
 from supervisors.member import Member, MemberSpec, Unexplained
@@ -101,6 +101,8 @@ class Troupe(Actor):
         self._is_stopping = False
         self._is_leaving = False
         """It stops for good: no life follows."""
+        self._kept: dict[str, Slot] = {}
+        """Places of members between two lives of this service: what they hold is not given to others."""
         self._has_started = False
         """`begin` has succeeded, so that giving up is the superior's business."""
         self._restarts = 0
@@ -164,6 +166,8 @@ class Troupe(Actor):
         self._size = max([wanted, *(_number(name) + 1 for name in self._living)])
         self._resumed = dict(self._entries)
         specs = self._name_members()
+        self._leave_kept(set(self._kept) - set(self._members))
+        self._kept.clear()
         self._entries.clear()
         self._meet()
         begun = self._driver.order(Begin, specs)
@@ -190,6 +194,8 @@ class Troupe(Actor):
     async def halt(self, for_good: bool = False) -> None:
         """Stop all members; the orders under way end with it. `begin` may follow, unless *for_good*."""
         self._is_stopping, self._is_leaving = True, for_good
+        if for_good:
+            self._leave_kept(set(self._kept))
         if self._end is not None:
             self._driver.feed(Stop(Exit("shutdown")))
             await asyncio.shield(self._end)
@@ -213,8 +219,13 @@ class Troupe(Actor):
             child=self.plan.name,
             service=self.plan.name,
         )
+        self._leave_kept(set(self._kept))
         self._keep_later()
         self._changed()
+
+    def _leave_kept(self, names: set[str]) -> None:
+        for name in names:
+            self._company.leave_slot(self._kept.pop(name), name)
 
     @property
     def _is_at_rest(self) -> bool:
@@ -224,9 +235,9 @@ class Troupe(Actor):
     @property
     def _is_between_lives(self) -> bool:
         """True when the next life of the service is the superior's to begin."""
-        if self._superior is None or self._failed or self._is_leaving or self._end is None:
+        if self._superior is None or self._failed or self._is_leaving:
             return False
-        return self._is_stopping or self._end.done()
+        return self._is_stopping or self._driver.supervision.has_failed
 
     # -- messages ------------------------------------------------------------------
 
@@ -410,11 +421,12 @@ class Troupe(Actor):
                 member.name,
                 member.uid,
                 member.incarnation,
-                member.slot.name if member.slot is not None else None,
+                slot.name if slot is not None else None,
                 self._state(member.name) == "running",
                 member.is_over,
             )
             for member in self._members.values()
+            for slot in (member.slot or self._kept.get(member.name),)
         )
         # As long as somebody runs, a stage that comes after us has to know that there is more to do.
         failed = self._failed if self._is_at_rest else ""
@@ -607,7 +619,7 @@ class Troupe(Actor):
                 self._fail(reason)
             elif self._has_started:
                 self._superior(exit, reason)
-        if self._failed:
+        if not self._is_leaving:
             self._keep_later()
         self._changed()
 
@@ -806,7 +818,9 @@ class _MemberLauncher:
             and not member.host.dead
         ):
             member.host.ref.tell("forget_member", troupe._epoch, member.name)
-        if member.slot is not None:
+        if member.slot is not None and troupe._is_between_lives and not member.leaving:
+            troupe._kept[member.name] = member.slot
+        elif member.slot is not None:
             troupe._company.leave_slot(member.slot, member.name)
         member.slot = member.host = None
         member.is_registered = False

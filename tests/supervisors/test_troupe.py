@@ -197,7 +197,29 @@ class TestInAGroup:
         assert await show.state() == ("running", None)
         [member] = (await show.troupe.describe())[1]
         assert member["incarnation"] == 2
+        show.gave_up.clear()
         await self.give_up(show)
+
+    async def test_what_its_members_hold_stays_theirs_until_nothing_is_to_come(self, show: Show) -> None:
+        await show.troupe.halt()
+        assert list(show.company.slot.members) == ["kitchen/0"]
+        await wait_until(lambda: show.kept[-1].members[0].slot == "kitchen-1")
+        assert not show.kept[-1].members[0].is_running
+        await show.troupe.begin()
+        assert len(show.company.hosts) == 1
+
+        await show.troupe.halt()
+        await show.troupe.fail("group shop gave up")
+
+        assert list(show.company.slot.members) == []
+
+    async def test_who_is_not_wanted_any_more_gives_its_place_back(self, show: Show) -> None:
+        await show.troupe.halt()
+        await show.troupe.resize(0)
+
+        await show.troupe.begin()
+
+        assert list(show.company.slot.members) == []
 
     async def test_the_size_may_change_between_two_lives(self, show: Show) -> None:
         await show.troupe.halt()
