@@ -105,6 +105,10 @@ class Troupe(Actor):
         """Places of members between two lives of this service: what they hold is not given to others."""
         self._has_started = False
         """`begin` has succeeded, so that giving up is the superior's business."""
+        self._straw: Exit | None = None
+        """The end of a member that was one too many."""
+        self._last_exits: dict[str, Exit] = {}
+        """Of members, in the life of this service that is over."""
         self._restarts = 0
         """Of members, in lives of this service that are over."""
         self._end: asyncio.Future[Exit] | None = None
@@ -187,6 +191,10 @@ class Troupe(Actor):
     def _leave_life_behind(self) -> None:
         self._restarts += sum(row.restarts for row in self._driver.supervision.children())
         self._incarnations |= {name: member.incarnation for name, member in self._members.items()}
+        self._last_exits = {
+            name: member.last_exit for name, member in self._members.items() if member.last_exit is not None
+        }
+        self._straw = None
         self._members.clear()
         self._unexplained.clear()
         self._driver = self._new_driver()
@@ -589,6 +597,8 @@ class Troupe(Actor):
 
     def _reported(self, report: Report) -> None:
         member = self._members.get(report.id)
+        if report.what == "gave_up":
+            self._straw = report.exit
         if report.what == "start_failed" and member is not None:
             member.last_exit, member.has_settled = report.exit, True
         if report.what == "cause_known":
@@ -625,6 +635,8 @@ class Troupe(Actor):
 
     def _worst_exit(self, exit: Exit) -> Exit:
         """The end of a member that says most about the end of them all."""
+        if self._straw is not None:
+            return self._straw
         ends = (member.last_exit for member in self._members.values())
         return next((end for end in ends if end is not None and not end.is_clean), exit)
 
@@ -639,6 +651,7 @@ class Troupe(Actor):
             self._members[name] = Member(name, known.uid, known.incarnation)
         else:
             self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.pop(name, 0))
+            self._members[name].last_exit = self._last_exits.pop(name, None)
         return MemberSpec(name, self.plan.restart, self.plan.shutdown)
 
     def _name_members(self) -> tuple[MemberSpec, ...]:

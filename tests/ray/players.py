@@ -162,6 +162,17 @@ class OnceBroken(Actor):
         return True
 
 
+class Slow(Chef):
+    """Takes its time to start."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    async def on_start(self) -> None:
+        await asyncio.sleep(self.seconds)
+
+
 class Reluctant(Actor):
     """Does not want to be started."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from players import Burnt, Chef, Foreman
+from players import Burnt, Chef, Foreman, Slow
 
 from actors.errors import ActorError, NotFound, ServiceFailed
 from supervisors import Cluster, Group, Service
@@ -61,6 +62,19 @@ def node(tree: dict[str, Any], *path: str) -> dict[str, Any]:
 
 def shape(tree: dict[str, Any]) -> Any:
     return {child["name"]: shape(child) for child in tree["children"]}
+
+
+def returned_after(cluster: Cluster, before: dict[str, Any]) -> Any:
+    """A condition: what the next life of the stage says, once it is there."""
+
+    def returned() -> Any:
+        try:
+            ps = cluster.ps().result(1)
+        except ActorError:
+            return None
+        return ps if ps["stage"]["epoch"] > before["stage"]["epoch"] else None
+
+    return returned
 
 
 class TestAServiceThatGivesUp:
@@ -205,14 +219,7 @@ class TestAStageThatDies:
 
         os.kill(before["stage"]["pid"], signal.SIGKILL)
 
-        def returned() -> Any:
-            try:
-                ps = cluster.ps().result(1)
-            except ActorError:
-                return None
-            return ps if ps["stage"]["epoch"] > before["stage"]["epoch"] else None
-
-        after = until(returned)
+        after = until(returned_after(cluster, before))
         for what, keys in (
             ("services", ("name", "group", "state", "size", "ready", "reason")),
             ("groups", ("name", "state", "strategy", "reason", "parts")),
@@ -231,3 +238,44 @@ class TestAStageThatDies:
         assert pids(cluster)["store/0"] == store
         assert cluster.reset("strict").result()["state"] == "running"
         assert cluster.service("sink").cook("soup").result(10) == "soup from the grill"
+
+    def test_in_the_middle_of_a_restart_finishes_it(self, venue: Any, watch: Any, until: Any) -> None:
+        """Who had been stopped for it is started, and nothing of that is held against anybody."""
+        line = Group(
+            "line",
+            Service("store", Chef),
+            Service("larder", Slow, args=(1.0,), intensity=0),
+            Service("kitchen", Chef, size=2, intensity=0),
+            strategy="rest_for_one",
+            intensity=1,
+            period=OFTEN,
+        )
+        with venue.play(line) as cluster:
+            seen = watch(cluster)
+            burn(cluster.service("larder"))
+            seen.wait_row("larder/0", state="restarting", incarnation=2)
+            seen.wait_row("kitchen", ready=0)
+            before = cluster.ps().result()
+
+            os.kill(before["stage"]["pid"], signal.SIGKILL)
+
+            after = until(returned_after(cluster, before))
+            assert "failed" not in {row["state"] for row in after["services"]}
+            seen.wait_row("kitchen", state="running", ready=2)
+            seen.wait_row("larder", state="running", ready=1)
+            assert (
+                pids(cluster)["store/0"] == {row["name"]: row["pid"] for row in before["members"]}["store/0"]
+            )
+            assert seen.events("group.child_exited") == []
+            burn(cluster.service("larder"))  # the windows are empty, and hold one
+            seen.wait_row("kitchen/0", state="running", incarnation=3)
+
+    def test_an_app_that_stops_while_a_group_restarts_leaves_nothing(self, venue: Any, watch: Any) -> None:
+        line = Group(
+            "line", Service("larder", Slow, args=(5.0,), intensity=0), Service("kitchen", Chef), intensity=9
+        )
+        with venue.play(line) as cluster:
+            burn(cluster.service("larder"))
+            watch(cluster).wait_row("larder/0", incarnation=2)
+            began_at = time.monotonic()
+        assert time.monotonic() - began_at < 5

@@ -194,7 +194,7 @@ class TestInAGroup:
 
         await show.troupe.begin()
 
-        assert await show.state() == ("running", None)
+        assert await show.state() == ("running", "killed (SIGKILL or os._exit)")
         [member] = (await show.troupe.describe())[1]
         assert member["incarnation"] == 2
         show.gave_up.clear()
