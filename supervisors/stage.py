@@ -18,25 +18,24 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
 from actors.actor import Actor
-from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, ServiceFailed, Unavailable, nearest
+from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, ServiceFailed, Unavailable
 from actors.events import ActorExited, DeadLettered, Event, FrameRejected, PeerLost, log_sink
 from actors.exit import Exit
 from actors.ref import Ref
-from actors.reply import Reply
 from actors.rundir import read_key, write_private
 from actors.system import ActorSystem
 from actors.transport import open_nng
 from supervisors import evidence, health, placement, settings, survey, vigil
+from supervisors.cast import Cast
 from supervisors.company import Company, Host
-from supervisors.ensemble import Ensemble
 from supervisors.exits import Verdict
-from supervisors.group import GroupPlan
 from supervisors.journal import Journal
-from supervisors.playbill import HostReality, LivingMember, newest
+from supervisors.playbill import newest
+from supervisors.programme import Programme
 from supervisors.prompter import Prompter
 from supervisors.registry import REGISTRY_NAME, Registry, ServiceView
 from supervisors.service import ServicePlan
-from supervisors.troupe import Superior, Troupe, exit_from_plain
+from supervisors.troupe import Troupe, exit_from_plain
 
 STAGE_ACTOR = "stage"
 
@@ -150,19 +149,7 @@ class Stage(Actor):
         config = process.config
         self._app: dict[str, Any] = config["app"] or {}
         self._name: str = config["app_name"]
-        self._plans = {
-            plain["name"]: ServicePlan.from_plain(plain) for plain in self._app.get("services", ())
-        }
-        self._groups = {plain["name"]: GroupPlan.from_plain(plain) for plain in self._app.get("groups", ())}
-        self._top: list[str] = self._app.get("parts", list(self._plans))
-        """Services and groups that are in no group, in start order."""
-        self._group_of = {part: group.name for group in self._groups.values() for part in group.parts}
-        self._troupes: dict[str, Ref[Troupe]] = {}
-        self._ensembles: dict[str, Ref[Ensemble]] = {}
-        self._realities: list[HostReality] = []
-        """What the hosts said that an earlier stage has left."""
-        self._adopted: dict[str, Reply[None]] = {}
-        """Services and groups that an earlier stage has left, which begin all at once."""
+        self._programme = Programme(self._name, self._app)
         self._subscribers: dict[str, Ref[Any]] = {}
         self._journal = Journal(self.context.system.clock)
         self._note = self._journal.note
@@ -178,7 +165,7 @@ class Stage(Actor):
         self._company = Company(
             self.context.system,
             self._host_config(config),
-            self._app.get("understudies", 1),
+            self._programme.understudies,
             heartbeat_limit=config.get("heartbeat_limit", 10.0),
             on_died=self._host_died,
             on_explained=self._host_explained,
@@ -186,11 +173,21 @@ class Stage(Actor):
             on_event=self._note,
         )
         self._prompter = Prompter(process.epoch, self._company)
+        self._cast = Cast(
+            self._programme,
+            self.context,
+            self._company,
+            self._prompter,
+            process.epoch,
+            on_view=self._publish,
+            on_event=self._note,
+            on_give_up=self._give_up,
+        )
 
     def _host_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         modules = [
             plan.class_reference["module"]
-            for plan in self._plans.values()
+            for plan in self._programme.services.values()
             if "module" in plan.class_reference
         ]
         return {
@@ -202,7 +199,7 @@ class Stage(Actor):
             "sys_path": list(config.get("sys_path", ())),
             "files": self._app.get("files", {}),
             "modules": list(dict.fromkeys(modules)),
-            "uses_gpus": any(plan.resources.get("gpu") for plan in self._plans.values()),
+            "uses_gpus": any(plan.resources.get("gpu") for plan in self._programme.services.values()),
             "embedded": config.get("embedded", True),
             "orphan_timeout": self._app.get("orphan_timeout"),
         }
@@ -219,78 +216,10 @@ class Stage(Actor):
         else:
             self._in_charge.set()
             await self._company.look_at_nodes()
-            await self._company.open(self._hosts_expected() + self._app.get("understudies", 1))
-        for name in self._top:
-            try:
-                begun = self._adopted.get(name)
-                await (begun if begun is not None else self._begin(name))
-            except ActorError as error:
-                if self._app.get("escalate"):
-                    self._give_up(str(error))
+            await self._company.open(self._hosts_expected() + self._programme.understudies)
+        await self._cast.begin()
         self._note("app.ready", app=self._name)
         self._ready.set()
-
-    async def _begin(self, name: str) -> None:
-        if not self._has_failed(name):
-            await self._part(name).begin()
-
-    def _has_failed(self, name: str) -> bool:
-        """Whether an earlier stage has left a service or group at the top of the app as failed."""
-        entry = self._prompter.service(name)
-        return bool(self._prompter.group_failure(name) or (entry is not None and entry.failed))
-
-    def _part(self, name: str) -> Ref[Any]:
-        """The actor of a service or group, made the first time."""
-        part: Ref[Any] | None = self._ensembles.get(name) or self._troupes.get(name)
-        if part is None:
-            part = self._cast_group(name) if name in self._groups else self._cast(name)
-        return part
-
-    def _cast(self, name: str) -> Ref[Troupe]:
-        top = self._top_of(name)
-        entry = self._prompter.service(name)
-        troupe = self._troupes[name] = self.context.options(name=name).spawn(
-            Troupe,
-            self._plans[name],
-            self._company,
-            self._publish,
-            self._note,
-            self._prompter.commit,
-            self._process.epoch,
-            entry if top == name else self._prompter.service_in_group(name, top),
-            self._living(name),
-            {member: ended for each in self._realities for member, ended in each.ended.items()},
-            self._superior_of(name),
-        )
-        return troupe
-
-    def _cast_group(self, name: str) -> Ref[Ensemble]:
-        ensemble = self._ensembles[name] = self.context.options(name=name).spawn(
-            Ensemble,
-            self._groups[name],
-            self._part,
-            self._note,
-            self._prompter.commit,
-            self._prompter.group_failure(name),
-            self._adopted,
-            self._superior_of(name),
-        )
-        return ensemble
-
-    def _top_of(self, name: str) -> str:
-        """The service or group at the top of the app that *name* is or is in."""
-        while name in self._group_of:
-            name = self._group_of[name]
-        return name
-
-    def _superior_of(self, name: str) -> Superior | None:
-        """Who decides what follows when a service or group gives up; None when it has then failed."""
-        group = self._group_of.get(name)
-        if group is not None:
-            return lambda exit, reason: self._ensembles[group].tell("ended", name, exit, reason)
-        if self._app.get("escalate"):
-            return lambda exit, reason: self._give_up(f"{name} {reason}")
-        return None
 
     def _give_up(self, reason: str) -> None:
         """The app goes down by itself."""
@@ -305,7 +234,7 @@ class Stage(Actor):
 
     async def _take_over(self) -> None:
         """Learn from the hosts what an earlier stage has left, and go on with that."""
-        realities = self._realities = await self._company.find_hosts()
+        realities = await self._company.find_hosts()
         playbill = newest(reality.playbill for reality in realities)
         self._prompter.take_over(playbill)
         await self._company.take_over(playbill, realities)
@@ -317,29 +246,14 @@ class Stage(Actor):
             hosts=len(realities),
             members=sum(len(reality.members) for reality in realities),
         )
-        # All at once: they run already, and none may wait for another's bad start.
-        names = [*self._plans, *self._groups]
-        for name in names:
-            self._part(name)
-        for name in names:
-            if not self._has_failed(self._top_of(name)):
-                self._adopted[name] = self._part(name).begin()
+        self._cast.take_over(realities)
         self._in_charge.set()
-
-    def _living(self, service: str) -> dict[str, tuple[Host, LivingMember]]:
-        """The members of *service* that run in hosts which were taken over."""
-        return {
-            name: (host, member)
-            for reality in self._realities
-            if reality.service == service and (host := self._company.host_named(reality.name)) is not None
-            for name, member in reality.members.items()
-        }
 
     def _hosts_expected(self) -> int:
         """Processes that the services will need and that need no slot of their own first."""
         total = 0
         cpus = placement.cpus(self._company.nodes())
-        for plan in self._plans.values():
+        for plan in self._programme.services.values():
             if plan.resources.get("gpu") or plan.resources.get("labels"):
                 continue
             hosts = math.ceil(plan.size / plan.per_host) if plan.per_host else min(plan.size, cpus)
@@ -399,7 +313,7 @@ class Stage(Actor):
         """A host's farewell."""
         self._company.farewell(name, exit_from_plain(exit)[0])
         host = self._company.host_named(name)
-        troupe = self._troupes.get(host.service or "") if host is not None else None
+        troupe = self._cast.troupes.get(host.service or "") if host is not None else None
         if host is not None and troupe is not None:
             await troupe.host_leaves(host)
 
@@ -408,7 +322,7 @@ class Stage(Actor):
     ) -> None:
         """A member's life ended by itself."""
         await self._in_charge.wait()
-        troupe = self._troupes.get(name.partition("/")[0])
+        troupe = self._cast.troupes.get(name.partition("/")[0])
         if troupe is not None:
             reason, traceback = exit_from_plain(exit)
             if traceback:
@@ -426,7 +340,7 @@ class Stage(Actor):
 
     async def member_worked(self, name: str, incarnation: int) -> None:
         """A member's life has finished its first message."""
-        troupe = self._troupes.get(name.partition("/")[0])
+        troupe = self._cast.troupes.get(name.partition("/")[0])
         if troupe is not None:
             await troupe.worked(name, incarnation)
 
@@ -440,14 +354,14 @@ class Stage(Actor):
     def _host_died(self, host: Host, members: tuple[str, ...], verdict: Verdict) -> None:
         event = "host.died" if host.service is not None else "understudy.died"
         self._note_end(event, host, members, verdict)
-        troupe = self._troupes.get(host.service or "")
+        troupe = self._cast.troupes.get(host.service or "")
         if troupe is not None and members:
             troupe.tell(Troupe.host_died, host, members, verdict)
 
     def _host_explained(self, host: Host, members: tuple[str, ...], told: Verdict, verdict: Verdict) -> None:
         if verdict.exit != told.exit:
             self._note_end("host.explained", host, members, verdict)
-        troupe = self._troupes.get(host.service or "")
+        troupe = self._cast.troupes.get(host.service or "")
         if troupe is not None and members:
             troupe.tell(Troupe.host_explained, host, verdict)
 
@@ -473,7 +387,9 @@ class Stage(Actor):
 
     def _subscribe(self, address: str) -> list[tuple[Any, ...]]:
         self._subscribers[address] = self.context.system.ref(f"{address}#{REGISTRY_NAME}")
-        return [self._process.registry.view(name).to_plain() for name in self._troupes if self._knows(name)]
+        return [
+            self._process.registry.view(name).to_plain() for name in self._cast.troupes if self._knows(name)
+        ]
 
     def _knows(self, name: str) -> bool:
         try:
@@ -509,26 +425,26 @@ class Stage(Actor):
         """The app, its services and members."""
         await self._in_charge.wait()
         services, members = [], []
-        for name, plan in self._plans.items():
-            troupe = self._troupes.get(name)
+        for name, plan in self._programme.services.items():
+            troupe = self._cast.troupes.get(name)
             row, rows = (_waiting_row(plan), []) if troupe is None else await troupe.describe()
             services.append(row)
             members.extend(rows)
-        known = [await ensemble.describe() for ensemble in self._ensembles.values()]
+        known = [await ensemble.describe() for ensemble in self._cast.ensembles.values()]
         blanks = [host for host in self._company.hosts() if host.service is None and host.address]
         return {
             "app": self._name,
             "stage": {"pid": os.getpid(), "epoch": self._process.epoch},
-            "services": survey.service_rows(self._groups, known, services),
+            "services": survey.service_rows(self._programme.groups, known, services),
             "members": members,
-            "groups": survey.group_rows(self._groups, known, services),
+            "groups": survey.group_rows(self._programme.groups, known, services),
             "understudies": [{"name": host.name, "pid": host.pid, "node": host.node_id} for host in blanks],
         }
 
     async def tree(self) -> dict[str, Any]:
         """The supervision tree: app, groups, services, members, and what lives inside each member."""
         families = await self._families()
-        return survey.tree(self._top, await self.ps(), families)
+        return survey.tree(self._programme.top, await self.ps(), families)
 
     async def _families(self) -> dict[str, dict[str, Any] | None]:
         """What lives in each member, by its name; None for those whose host does not answer in time."""
@@ -558,7 +474,7 @@ class Stage(Actor):
 
     async def describe(self, service: str) -> dict[str, Any]:
         """One service: class, methods with signatures and docstrings, resources, strategy."""
-        plan = self._plan(service)
+        plan = self._programme.service(service)
         return {
             "name": plan.name,
             "class": plan.class_name,
@@ -592,7 +508,7 @@ class Stage(Actor):
         Resolves when each runs, has left or waits for room; at once without *wait*.
         """
         await self._in_charge.wait()
-        troupe = self._troupe(service)
+        troupe = self._cast.troupe(service)
         before, wanted = await troupe.resize(size)
         self._note("service.scaled", service=service, before=before, size=wanted)
         moved = troupe.move(before, wanted)
@@ -605,7 +521,7 @@ class Stage(Actor):
     async def restart(self, name: str, rolling: bool = False) -> dict[str, Any]:
         """New lives for a service, one by one with *rolling*, or for one member (`kitchen/2`)."""
         await self._in_charge.wait()
-        troupe = self._troupe(name.partition("/")[0])
+        troupe = self._cast.troupe(name.partition("/")[0])
         self._note("service.restarted", service=name, rolling=rolling)
         restarted = await troupe.restart([name] if "/" in name else [], rolling)
         return {"restarted": restarted}
@@ -613,20 +529,21 @@ class Stage(Actor):
     async def reset(self, name: str) -> dict[str, Any]:
         """Revive a service or group that has failed; for what is in a group, all of the group at the top."""
         await self._in_charge.wait()
-        if name not in self._groups:
-            self._troupe(name)
-        top = self._top_of(name)
-        revived = await self._part(top).reset()
+        top = self._programme.top_of(name)
+        if name in self._programme.services:
+            self._cast.troupe(name)
+        revived = await self._cast.part(top).reset()
         if revived:
-            self._note("group.reset" if top in self._groups else "service.reset", service=top, group=top)
-        rows = (await self.ps())["groups" if name in self._groups else "services"]
+            what = "group" if top in self._programme.groups else "service"
+            self._note(f"{what}.reset", **{what: top})
+        rows = (await self.ps())["groups" if name in self._programme.groups else "services"]
         state = next(row["state"] for row in rows if row["name"] == name)
         return {"service": name, "revived": revived, "state": state}
 
     async def kill_member(self, member: str, yes: bool = False) -> dict[str, Any]:
         """SIGKILL the process of *member*; resolves at its end. `Refusal` with neighbours unless *yes*."""
         await self._in_charge.wait()
-        host = await self._troupe(member.partition("/")[0]).host_of(member)
+        host = await self._cast.troupe(member.partition("/")[0]).host_of(member)
         if host is None or host.dead:
             raise Unavailable(f"{member} has no process now", may_have_run=False, reason="not running")
         neighbours = [name for name in (host.slot.members if host.slot is not None else ()) if name != member]
@@ -662,7 +579,7 @@ class Stage(Actor):
             yield {"item": item}
 
     def _target(self, name: str) -> Any:
-        self._plan(name.partition("/")[0])
+        self._programme.service(name.partition("/")[0])
         if "/" not in name:
             return self._process.registry.service(name)
         service, _, number = name.partition("/")
@@ -682,47 +599,12 @@ class Stage(Actor):
         self._note("app.stopping", app=self._name)
         if self._opening is not None:
             self._opening.cancel()
-        for name in reversed(self._top):
-            await self._stop_part(name)
+        await self._cast.stop(lambda service: self._note("service.stopped", service=service))
         await self._company.close()
         self._note("app.stopped", app=self._name)
         done.set_result(None)
         # The last message is the answer to whoever asked for the stop; then the process may go.
         self.context.system.clock.call_later(0.05, self._process.end)
-
-    async def _stop_part(self, name: str) -> None:
-        part = self._ensembles.get(name) or self._troupes.get(name)
-        if part is None:
-            return
-        with contextlib.suppress(ActorError):
-            await part.halt(True)
-        for inner in reversed(self._groups[name].parts if name in self._groups else ()):
-            await self._stop_part(inner)
-        with contextlib.suppress(ActorError):
-            await part.stop()
-        if name in self._troupes:
-            self._note("service.stopped", service=name)
-
-    # -- inside ----------------------------------------------------------------------------------
-
-    def _plan(self, service: str) -> ServicePlan:
-        plan = self._plans.get(service)
-        if plan is None and service in self._groups:
-            raise NotFound(
-                f"{service!r} is a group of {', '.join(self._groups[service].parts)}: name one of them"
-            )
-        if plan is None:
-            raise NotFound(f"app {self._name!r} has no service {service!r}{nearest(service, self._plans)}")
-        return plan
-
-    def _troupe(self, service: str) -> Ref[Troupe]:
-        self._plan(service)
-        troupe = self._troupes.get(service)
-        if troupe is None:
-            raise Unavailable(
-                f"service {service} has not begun to start yet", may_have_run=False, reason="starting"
-            )
-        return troupe
 
 
 def _waiting_row(plan: ServicePlan) -> dict[str, Any]:
