@@ -12,6 +12,7 @@ import contextlib
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from actors.actor import Actor
@@ -81,6 +82,7 @@ class Ensemble(Actor):
         self._is_stopping = False
         self._is_leaving = False
         self._has_started = False
+        """`begin` has succeeded, so that giving up is the superior's business."""
         self._end: asyncio.Future[Exit] | None = None
         """Of the life under way; None before the first."""
         self._keeping: asyncio.Task[None] | None = None
@@ -119,13 +121,16 @@ class Ensemble(Actor):
             self._driver = self._new_driver()
         self._failed, self._reason, self._is_stopping, self._has_started = "", "", False, False
         end = self._end = asyncio.get_running_loop().create_future()
-        try:
-            await self._driver.order(Begin, tuple(PartSpec(name) for name in self.plan.parts))
-        except ActorError:
+        begun = self._driver.order(Begin, tuple(PartSpec(name) for name in self.plan.parts))
+        begun.add_done_callback(partial(self._begun, end))
+        await asyncio.wait([begun])  # carried out whether or not the giver of the order still listens
+        if begun.exception() is not None:
             await asyncio.shield(end)
         if end.done():
             raise StartFailed(f"{self.plan.name} {self._reason or 'was stopped while it started'}")
-        self._has_started = True
+
+    def _begun(self, end: asyncio.Future[Exit], begun: asyncio.Future[str | None]) -> None:
+        self._has_started = not begun.cancelled() and begun.exception() is None and not end.done()
 
     async def halt(self, for_good: bool = False) -> None:
         """Stop the parts in reverse order. `begin` may follow, unless *for_good*."""

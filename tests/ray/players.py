@@ -212,6 +212,12 @@ class Foreman(Actor):
         with contextlib.suppress(Burnt):
             await self.context.system.find(f"{self.context.name}/helpers/{helper}").burn()
 
+    async def burn_down(self) -> None:
+        raise Burnt("the whole kitchen")
+
+    async def die(self) -> None:
+        os._exit(3)
+
     async def hire(self, many: int) -> None:
         for _ in range(many):
             self.context.spawn(Chef)

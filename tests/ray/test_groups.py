@@ -187,6 +187,19 @@ class TestTheTree:
         assert cook["last_exit"] == "error (Burnt: the roux)"
         assert (night["kind"], night["strategy"], night["incarnation"]) == ("supervisor", "one_for_all", 2)
 
+    @pytest.mark.parametrize("end", ["burn_down", "die"])
+    def test_helpers_come_back_with_the_member_they_belong_to(
+        self, cluster: Cluster, seen: Any, end: str
+    ) -> None:
+        before = node(cluster.tree().result(), "crew", "crew/0")
+        cluster.service("crew").tell(end)
+        seen.wait_row("crew/0", state="running", incarnation=before["incarnation"] + 1)
+
+        after = node(cluster.tree().result(), "crew", "crew/0")
+
+        assert shape(after) == shape(before)
+        assert node(after, "crew/0/helpers", "crew/0/helpers/cook")["incarnation"] == 1
+
     def test_a_process_that_stands_still_delays_nobody(self, cluster: Cluster) -> None:
         pid = pids(cluster)["crew/0"]
         os.kill(pid, signal.SIGSTOP)

@@ -268,3 +268,15 @@ async def test_what_an_earlier_stage_has_left_is_not_started_again(system: Actor
 
     await bill.wait_notes("halt c", "begin b", "begin c")
     begun["a"].set_result(None)
+
+
+async def test_a_group_goes_on_starting_when_nobody_listens_any_more(system: ActorSystem) -> None:
+    bill = Bill(system, group("outer", "inner", intensity=1), group("inner", "a", intensity=0))
+    bill.slow.add("a")
+    begun = bill.top.begin()
+    await bill.wait_notes("begin a")
+    begun.cancel()
+    bill.slow.clear()
+    await bill.give_up("a")
+
+    await bill.wait_notes("begin a")
