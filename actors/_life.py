@@ -28,6 +28,7 @@ from actors.exit import Exit, Ignore
 
 if TYPE_CHECKING:
     from actors._cell import Cell
+    from actors.children import Overseer
 
 _CANCEL_GRACE = 1.0
 """Seconds a cancelled handler may take to unwind before it is left to itself."""
@@ -53,6 +54,7 @@ class Life:
         "is_over",
         "numbers",
         "on_stopping",
+        "overseer",
         "own_worker",
         "runners",
         "running",
@@ -96,6 +98,8 @@ class Life:
         """True once `on_start` has asked to take messages before it returns."""
         self.on_stopping: Callable[[], None] | None = None
         """Called when an orderly stop begins, before it waits for running handlers."""
+        self.overseer: Overseer | None = None
+        """What a supervisor knows of its children beyond what they know themselves."""
         self._timers: Timers | None = None
         self._stopping: asyncio.Task[Any] | None = None
         """`on_stop` while it runs."""

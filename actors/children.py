@@ -8,7 +8,7 @@ and watchers outlive its restarts, until it is forgotten.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.context import Context
@@ -36,19 +36,48 @@ class Reports(Protocol):
         """A life ended because of `halt`."""
 
 
+class ChildRow(Protocol):
+    """What a supervisor knows of one child."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def restarts(self) -> int: ...
+    @property
+    def last_exit(self) -> Exit | None: ...
+
+
+class Overseer(Protocol):
+    """Who can say of the children what they do not know themselves."""
+
+    @property
+    def strategy(self) -> str: ...
+    def rows(self) -> Sequence[ChildRow]: ...
+
+
 class Children:
     """
     The supervised children of the actor that *context* belongs to.
 
     *on_stopping* is called when an orderly stop of that actor begins, before it waits for handlers:
-    they may be orders that wait for children.
+    they may be orders that wait for children. *overseer* is asked by whoever looks at the tree.
     """
 
     def __init__(
-        self, context: Context, reports: Reports, *, on_stopping: Callable[[], None] | None = None
+        self,
+        context: Context,
+        reports: Reports,
+        *,
+        on_stopping: Callable[[], None] | None = None,
+        overseer: Overseer | None = None,
     ) -> None:
         self._life = context._life
         self._life.on_stopping = on_stopping
+        self._life.overseer = overseer
         self._reports = reports
         self._cell_by_id: dict[str, Cell] = {}
         self._id_by_cell: dict[Cell, str] = {}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from supervisors.backoff import Backoff
     from supervisors.cluster import Cluster, connect
     from supervisors.dynamic import DynamicSupervisor
+    from supervisors.group import Group
     from supervisors.resources import Resources
     from supervisors.service import Service, ServiceRef
     from supervisors.spec import ChildCounts, ChildInfo, ChildSpec
@@ -28,6 +29,7 @@ _HOMES = {
     "ChildSpec": "supervisors.spec",
     "Cluster": "supervisors.cluster",
     "DynamicSupervisor": "supervisors.dynamic",
+    "Group": "supervisors.group",
     "Resources": "supervisors.resources",
     "Service": "supervisors.service",
     "ServiceRef": "supervisors.service",
@@ -43,6 +45,7 @@ __all__ = [
     "ChildSpec",
     "Cluster",
     "DynamicSupervisor",
+    "Group",
     "Resources",
     "Service",
     "ServiceRef",

@@ -1,5 +1,5 @@
 """
-Apps: an ordered set of services, and running them.
+Apps: an ordered set of services and groups of them, and running them.
 
 `App.run` starts a house, a small process that owns the Ray cluster and the stage; the
 program itself is a client of the stage over nng and imports no Ray.
@@ -21,6 +21,7 @@ from typing import Any
 from actors.errors import ActorError, AlreadyStarted, InvalidArgument, StartFailed, Unavailable
 from supervisors import checks, loading, settings
 from supervisors.cluster import Cluster
+from supervisors.group import Group, Part, check_names, check_parts, walk
 from supervisors.service import Service
 
 Phase = dict[str, Any]
@@ -36,34 +37,36 @@ class App:
 
     `name` defaults to the stem of the file that makes it. `understudies` blank processes per node
     stand ready to take over. A process that is silent for `heartbeat_limit` seconds is looked at,
-    and replaced when it turns out to hang.
+    and replaced when it turns out to hang. A service or group that gives up has failed and the
+    others go on; with `escalate` the app goes down with it, as in OTP.
     """
 
     def __init__(
         self,
-        *services: Service[Any],
+        *services: Part,
         name: str | None = None,
         understudies: int = 1,
+        escalate: bool = False,
         heartbeat_limit: float = 10.0,
         orphan_timeout: float | None = None,
     ) -> None:
-        for service in services:
-            if not isinstance(service, Service):
-                raise InvalidArgument(f"App services={service!r} is not a Service")
-        names = [service.name for service in services]
-        twice = next((each for each in names if names.count(each) > 1), None)
-        if twice is not None:
-            raise InvalidArgument(f"App services: the name {twice!r} stands twice")
+        check_parts("App", services)
+        check_names("App", services)
+        checks.flag("App", "escalate", escalate)
         checks.whole("App", "understudies", understudies)
         checks.positive("App", "heartbeat_limit", heartbeat_limit)
         if orphan_timeout is not None:
             checks.positive("App", "orphan_timeout", orphan_timeout)
-        self.services = services
+        self.parts = services
+        """Its services and groups, as they were given."""
+        self.services = tuple(part for part in walk(services) if isinstance(part, Service))
+        """All services, in groups or not, in the order in which they start."""
         self.file = _callers_file()
         self.name = settings.check_app_name(
             name if name is not None else self.file.stem if self.file else "app"
         )
         self.understudies = understudies
+        self.escalate = escalate
         self.heartbeat_limit = heartbeat_limit
         self.orphan_timeout = orphan_timeout
 
@@ -110,13 +113,16 @@ class App:
         return {
             "name": self.name,
             "understudies": self.understudies,
+            "escalate": self.escalate,
             "orphan_timeout": self.orphan_timeout,
             "files": files,
             "services": [service.plan().to_plain() for service in self.services],
+            "groups": [part.plan().to_plain() for part in walk(self.parts) if isinstance(part, Group)],
+            "parts": [part.name for part in self.parts],
         }
 
     def __repr__(self) -> str:
-        return f"<App {self.name}: {', '.join(service.name for service in self.services)}>"
+        return f"<App {self.name}: {', '.join(part.name for part in self.parts)}>"
 
 
 class Run:
@@ -171,6 +177,11 @@ class Run:
     def end_reason(self) -> str:
         """Why the house closed the app, once it has."""
         return self._house.reason if self._house is not None else ""
+
+    @property
+    def gave_up(self) -> bool:
+        """True when the app went down by itself, because of `App(escalate=True)`."""
+        return self._house is not None and self._house.gave_up
 
     def __enter__(self) -> Cluster:
         return self.start()
@@ -229,6 +240,7 @@ class House:
 
     def __init__(self, config: dict[str, Any], on_phase: OnPhase) -> None:
         self.reason = ""
+        self.gave_up = False
         self._on_phase = on_phase
         self._opened: dict[str, Any] | None = None
         self._ended = threading.Event()
@@ -275,7 +287,7 @@ class House:
             for line in self._process.stdout:
                 phase = json.loads(line)
                 if phase.get("phase") == "stopping":
-                    self.reason = phase.get("reason", "")
+                    self.reason, self.gave_up = phase.get("reason", ""), phase.get("gave_up", False)
                 self._on_phase(phase)
         finally:
             self._process.wait()

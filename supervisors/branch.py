@@ -17,6 +17,7 @@ from actors.exit import Exit
 from actors.ref import Ref
 from supervisors import facts
 from supervisors.actions import Report
+from supervisors.child import ChildRow
 from supervisors.driver import Driver
 from supervisors.events import ChildReported
 from supervisors.orders import Begin, RestartChild, StartChild, Stop
@@ -30,7 +31,7 @@ class Branch:
     def __init__(self, context: Context, supervision: Supervision) -> None:
         self.supervision = supervision
         self._context = context
-        self._children = Children(context, self, on_stopping=self._stopping)
+        self._children = Children(context, self, on_stopping=self._stopping, overseer=self)
         self._driver = Driver(
             supervision, self, context.system.clock, on_report=self._reported, on_finished=self._finished
         )
@@ -80,6 +81,15 @@ class Branch:
             ChildInfo(row.id, self._children.ref(row.id), row.shown, row.kind, row.restarts, row.last_exit)
             for row in self.supervision.children()
         ]
+
+    @property
+    def strategy(self) -> str:
+        """Which children restart together."""
+        return self.supervision.strategy
+
+    def rows(self) -> list[ChildRow]:
+        """All children in start order, those at rest too (`actors.children.Overseer`)."""
+        return self.supervision.children()
 
     def spec(self, id: str) -> ChildSpec:
         """The spec of child *id*. `NotFound`."""

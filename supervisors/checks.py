@@ -36,6 +36,14 @@ def name(owner: str, field: str, value: object) -> None:
         raise misfit(owner, field, value, "is not a non-empty string")
 
 
+def plain_name(owner: str, field: str, value: object) -> None:
+    """A name that goes into paths: `kitchen/2`, `kitchen.cook`."""
+    name(owner, field, value)
+    assert isinstance(value, str)
+    if "/" in value or "." in value or value.strip() != value:
+        raise misfit(owner, field, value, "must not contain '/', '.' or surrounding blanks")
+
+
 def non_negative(owner: str, field: str, value: object, *, allow_infinity: bool = False) -> None:
     """A number, 0 or more."""
     if not _is_number(value, allow_infinity) or value < 0:  # type: ignore[operator]

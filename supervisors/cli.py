@@ -111,7 +111,7 @@ def ps(app_name: str | None, output: str) -> None:
 @which_app
 @output
 def tree(app_name: str | None, output: str) -> None:
-    """The supervision tree, with strategy, state, life, restarts and last exit."""
+    """The supervision tree, down into the members: strategy, state, life, restarts and last exit."""
     with _door(app_name) as door:
         found = door.ask("stage", "tree")
     _json(found) if output == "json" else click.echo(status.tree_text(found))
@@ -297,17 +297,17 @@ def restart(name: str, rolling: bool, app_name: str | None, output: str) -> None
 
 
 @main.command()
-@click.argument("service")
+@click.argument("name", metavar="SERVICE|GROUP")
 @which_app
 @output
-def reset(service: str, app_name: str | None, output: str) -> None:
-    """Revive a service that has failed."""
+def reset(name: str, app_name: str | None, output: str) -> None:
+    """Revive a service or group that has failed; with one in a group, all of the group."""
     with _door(app_name) as door:
-        report = door.ask("stage", "reset", service, timeout=None)
+        report = door.ask("stage", "reset", name, timeout=None)
     if output == "json":
         _json(report)
     else:
-        click.echo(f"{service}: {'revived, ' if report['revived'] else 'had not failed, '}{report['state']}")
+        click.echo(f"{name}: {'revived, ' if report['revived'] else 'had not failed, '}{report['state']}")
     sys.exit(UNHEALTHY if report["state"] in ("failed", "degraded") else OK)
 
 

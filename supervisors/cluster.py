@@ -193,9 +193,9 @@ class Cluster:
         """
         return self._order("restart", name, rolling)
 
-    def reset(self, service: str) -> Reply[dict[str, Any]]:
-        """Revive a service that has failed, with fresh limits."""
-        return self._order("reset", service)
+    def reset(self, name: str) -> Reply[dict[str, Any]]:
+        """Revive a service or group that has failed, with fresh limits; one in a group revives all of it."""
+        return self._order("reset", name)
 
     def describe(self, service: str) -> Reply[dict[str, Any]]:
         """Class, methods with signatures and docstrings, resources and strategy of a service."""

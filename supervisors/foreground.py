@@ -39,6 +39,9 @@ _SHOWN = (
     "host.failed",
     "service.restarted",
     "service.reset",
+    "group.restarting",
+    "group.failed",
+    "group.reset",
     "stage.returned",
     "app.stopping",
 )
@@ -161,6 +164,9 @@ class _Foreground:
         click.echo("running; Ctrl-C stops it")
         while not run.wait(3600):
             pass
+        if run.gave_up:
+            click.echo(f"understudy: {run.end_reason}", err=True)
+            return 1
         if self._was_stopped:
             click.echo(f"{self._app.name} was stopped from elsewhere")
             return 0

@@ -24,6 +24,7 @@ from actors.children import Children
 from actors.errors import ActorError, Refusal
 from actors.events import Event, HandlerAbandoned, PeerLost, ThreadAbandoned
 from actors.exit import Exit
+from actors.family import families
 from actors.ref import Ref, as_order
 from actors.rundir import read_key
 from actors.system import ActorSystem
@@ -335,6 +336,10 @@ class HostActor(Actor):
             *(self._end_life(name, exit, shutdown, True) for name in list(self._incarnations))
         )
         self._process.leave()
+
+    async def families(self) -> dict[str, dict[str, Any]]:
+        """What lives in each member: its own children and supervisors, and theirs."""
+        return families(self.context.system, self._living)
 
     async def statistics(self) -> dict[str, Any]:
         """This process's counters."""

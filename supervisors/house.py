@@ -53,7 +53,7 @@ RAY_LIMIT = 3.5
 
 _PR_SET_CHILD_SUBREAPER = 36
 # Files that live in a run directory: ours by name, sockets and drafts by pattern.
-_OWN_FILES = (settings.RECORD_NAME, settings.KEY_NAME, LOG_NAME, LOCK_NAME)
+_OWN_FILES = (settings.RECORD_NAME, settings.LAST_WORD_NAME, settings.KEY_NAME, LOG_NAME, LOCK_NAME)
 _OWN_PATTERN = re.compile(r"[0-9a-f]{16}\.ipc|(host-[0-9]+|stage)\.(crash|stack)|\..+\.[0-9a-f]{16}")
 
 
@@ -321,7 +321,8 @@ class House:
     def close(self, reason: str) -> None:
         """Stop the app, then Ray, then everything that is left. Never raises: what fails is logged."""
         began_at = time.monotonic()
-        self._reporter.phase("stopping", reason=reason)
+        last_word = self._last_word()
+        self._reporter.phase("stopping", reason=last_word or reason, gave_up=bool(last_word))
         if self.stage is not None:
             self._close_app(self.stage)
         with _last_resort(self.end_by_force):
@@ -330,6 +331,13 @@ class House:
             else:
                 self._leave_external()
         self._reporter.phase("stopped", seconds=_since(began_at))
+
+    def _last_word(self) -> str:
+        """Why the app ended by itself, when its stage has said so."""
+        try:
+            return (self.run_dir / settings.LAST_WORD_NAME).read_text()
+        except OSError:
+            return ""
 
     def _close_app(self, stage: ProcessView) -> None:
         """Until the stage's process has ended, the grace is over, or a second order has come."""

@@ -61,6 +61,14 @@ class ServiceEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupEntry:
+    """One group that has failed with all that is in it, and why."""
+
+    name: str
+    failed: str
+
+
+@dataclass(frozen=True, slots=True)
 class Playbill:
     """All that a stage needs to take over."""
 
@@ -69,6 +77,8 @@ class Playbill:
     version: int = 0
     """Counts the changes of that life."""
     services: tuple[ServiceEntry, ...] = ()
+    groups: tuple[GroupEntry, ...] = ()
+    """Those at the top of the app that have failed."""
     slots: tuple[SlotEntry, ...] = ()
     hosts: tuple[HostEntry, ...] = ()
     last_host: int = 0
@@ -88,6 +98,7 @@ class Playbill:
         """For the wire."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
         plain["services"] = [dataclasses.asdict(service) for service in self.services]
+        plain["groups"] = [dataclasses.asdict(group) for group in self.groups]
         plain["slots"] = [dataclasses.asdict(slot) for slot in self.slots]
         plain["hosts"] = [dataclasses.asdict(host) for host in self.hosts]
         return plain
@@ -99,9 +110,10 @@ class Playbill:
             ServiceEntry(**{**each, "members": tuple(MemberEntry(**member) for member in each["members"])})
             for each in plain["services"]
         )
+        groups = tuple(GroupEntry(**each) for each in plain["groups"])
         slots = tuple(SlotEntry(**{**each, "gpu_ids": tuple(each["gpu_ids"])}) for each in plain["slots"])
         hosts = tuple(HostEntry(**each) for each in plain["hosts"])
-        return cls(**{**plain, "services": services, "slots": slots, "hosts": hosts})
+        return cls(**{**plain, "services": services, "groups": groups, "slots": slots, "hosts": hosts})
 
 
 def newest(playbills: Iterable[Playbill]) -> Playbill:

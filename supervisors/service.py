@@ -70,9 +70,7 @@ class Service(Generic[A]):
 
     def __post_init__(self) -> None:
         owner = "Service"
-        checks.name(owner, "name", self.name)
-        if "/" in self.name or "." in self.name or self.name.strip() != self.name:
-            raise checks.misfit(owner, "name", self.name, "must not contain '/', '.' or surrounding blanks")
+        checks.plain_name(owner, "name", self.name)
         owner = f"Service {self.name!r}:"
         check_class(owner, self.actor_class)
         checks.whole(owner, "size", self.size)

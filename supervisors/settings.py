@@ -36,6 +36,7 @@ from actors.rundir import (
 __all__ = [
     "KEY_BYTES",
     "KEY_NAME",
+    "LAST_WORD_NAME",
     "MAX_DIRECTORY_LENGTH",
     "MAX_SOCKET_PATH_LENGTH",
     "RECORD_NAME",
@@ -57,6 +58,8 @@ __all__ = [
 ]
 
 RECORD_NAME = "stage.json"
+LAST_WORD_NAME = "stage.end"
+"""Why an app ended by itself, left by its stage for the house."""
 
 _APP_NAME = re.compile(r"[A-Za-z0-9_.-]{1,30}")
 

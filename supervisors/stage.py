@@ -18,25 +18,32 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
 from actors.actor import Actor
-from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, Unavailable, nearest
+from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, ServiceFailed, Unavailable
 from actors.events import ActorExited, DeadLettered, Event, FrameRejected, PeerLost, log_sink
 from actors.exit import Exit
 from actors.ref import Ref
-from actors.rundir import read_key
+from actors.rundir import read_key, write_private
 from actors.system import ActorSystem
 from actors.transport import open_nng
-from supervisors import evidence, health, placement, settings, vigil
+from supervisors import evidence, health, placement, settings, survey, vigil
+from supervisors.cast import Cast
 from supervisors.company import Company, Host
 from supervisors.exits import Verdict
 from supervisors.journal import Journal
-from supervisors.playbill import HostReality, LivingMember, Playbill, ServiceEntry, newest
+from supervisors.playbill import newest
+from supervisors.programme import Programme
+from supervisors.prompter import Prompter
 from supervisors.registry import REGISTRY_NAME, Registry, ServiceView
 from supervisors.service import ServicePlan
 from supervisors.troupe import Troupe, exit_from_plain
 
 STAGE_ACTOR = "stage"
-_COMMIT_LIMIT = 0.05
-"""Seconds that a change waits for a host to keep it."""
+
+
+_FAMILY_LIMIT = 0.5
+"""Seconds that a host may take to say what lives in it."""
+
+GAVE_UP_WORDS = "has given up"
 
 
 def open_stage(config: Mapping[str, Any]) -> StageProcess:
@@ -106,6 +113,10 @@ class StageProcess:
         """End the process; from a thread, since the loop is what runs this."""
         threading.Thread(target=self._end, name="stage-end", daemon=True).start()
 
+    def leave_word(self, reason: str) -> None:
+        """Tell the house why this app ends by itself."""
+        write_private(f"{self.config['run_dir']}/{settings.LAST_WORD_NAME}", reason.encode())
+
     def _end(self) -> None:
         from supervisors import _ray
 
@@ -138,10 +149,7 @@ class Stage(Actor):
         config = process.config
         self._app: dict[str, Any] = config["app"] or {}
         self._name: str = config["app_name"]
-        self._troupes: dict[str, Ref[Troupe]] = {}
-        self._plans = {
-            plain["name"]: ServicePlan.from_plain(plain) for plain in self._app.get("services", ())
-        }
+        self._programme = Programme(self._name, self._app)
         self._subscribers: dict[str, Ref[Any]] = {}
         self._journal = Journal(self.context.system.clock)
         self._note = self._journal.note
@@ -152,15 +160,12 @@ class Stage(Actor):
         self._is_stopping = False
         self._stopped: asyncio.Future[None] | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._entries: dict[str, ServiceEntry] = {}
-        self._version = 0
-        self._playbill = Playbill()
-        self._round: asyncio.Task[None] | None = None
-        """The next time the playbill goes out; all who ask until then share it."""
+        self._gave_up = ""
+        """Why the whole app goes down by itself."""
         self._company = Company(
             self.context.system,
             self._host_config(config),
-            self._app.get("understudies", 1),
+            self._programme.understudies,
             heartbeat_limit=config.get("heartbeat_limit", 10.0),
             on_died=self._host_died,
             on_explained=self._host_explained,
@@ -168,11 +173,22 @@ class Stage(Actor):
             everybody_told=self._told,
             on_event=self._note,
         )
+        self._prompter = Prompter(process.epoch, self._company)
+        self._cast = Cast(
+            self._programme,
+            self.context,
+            self._company,
+            self._prompter,
+            process.epoch,
+            on_view=self._publish,
+            on_event=self._note,
+            on_give_up=self._give_up,
+        )
 
     def _host_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         modules = [
             plan.class_reference["module"]
-            for plan in self._plans.values()
+            for plan in self._programme.services.values()
             if "module" in plan.class_reference
         ]
         return {
@@ -184,7 +200,7 @@ class Stage(Actor):
             "sys_path": list(config.get("sys_path", ())),
             "files": self._app.get("files", {}),
             "modules": list(dict.fromkeys(modules)),
-            "uses_gpus": any(plan.resources.get("gpu") for plan in self._plans.values()),
+            "uses_gpus": any(plan.resources.get("gpu") for plan in self._programme.services.values()),
             "embedded": config.get("embedded", True),
             "orphan_timeout": self._app.get("orphan_timeout"),
         }
@@ -197,45 +213,31 @@ class Stage(Actor):
 
     async def _open(self) -> None:
         if self._process.is_return:
-            # All at once: they run already, and none may wait for another's bad start.
-            realities = await self._take_over()
-            for name, plan in self._plans.items():
-                self._cast(name, plan, realities)
-            self._in_charge.set()
+            await self._take_over()
         else:
             self._in_charge.set()
             await self._company.look_at_nodes()
-            await self._company.open(self._hosts_expected() + self._app.get("understudies", 1))
-        for name, plan in self._plans.items():
-            troupe = self._troupes.get(name) or self._cast(name, plan, [])
-            with contextlib.suppress(ActorError):
-                await troupe.wait_started()
+            await self._company.open(self._hosts_expected() + self._programme.understudies)
+        await self._cast.begin()
         self._note("app.ready", app=self._name)
         self._ready.set()
 
-    def _cast(self, name: str, plan: ServicePlan, realities: list[HostReality]) -> Ref[Troupe]:
-        troupe = self._troupes[name] = self.context.options(name=name).spawn(
-            Troupe,
-            plan,
-            self._company,
-            self._publish,
-            self._note,
-            self._commit,
-            self._process.epoch,
-            self._entries.get(name),
-            self._living(name, realities),
-            {member: ended for reality in realities for member, ended in reality.ended.items()},
-        )
-        return troupe
+    def _give_up(self, reason: str) -> None:
+        """The app goes down by itself."""
+        if not self._is_stopping and not self._gave_up:
+            self._gave_up = reason
+            self._note("app.gave_up", app=self._name, reason=reason)
+            self._process.leave_word(f"{self._name} {GAVE_UP_WORDS}: {reason}")
+            self._ready.set()
+            self.context.ref.tell("stop_app")
 
-    # -- the playbill ------------------------------------------------------------------------
+    # -- taking over -----------------------------------------------------------------------------
 
-    async def _take_over(self) -> list[HostReality]:
+    async def _take_over(self) -> None:
         """Learn from the hosts what an earlier stage has left, and go on with that."""
         realities = await self._company.find_hosts()
         playbill = newest(reality.playbill for reality in realities)
-        self._entries = {service.name: service for service in playbill.services}
-        self._playbill = playbill
+        self._prompter.take_over(playbill)
         await self._company.take_over(playbill, realities)
         for reality in realities:
             self._subscribe(reality.address)
@@ -245,59 +247,14 @@ class Stage(Actor):
             hosts=len(realities),
             members=sum(len(reality.members) for reality in realities),
         )
-        return realities
-
-    def _living(self, service: str, realities: list[HostReality]) -> dict[str, tuple[Host, LivingMember]]:
-        """The members of *service* that run in hosts which were taken over."""
-        return {
-            name: (host, member)
-            for reality in realities
-            if reality.service == service and (host := self._company.host_named(reality.name)) is not None
-            for name, member in reality.members.items()
-        }
-
-    async def _commit(self, entry: ServiceEntry) -> None:
-        """
-        Make a change outlive this process before it is acted on.
-
-        Returns when one host has it, or after 50 ms: a stopped host must not hold the stage.
-        """
-        self._entries[entry.name] = entry
-        if self._round is None:
-            self._round = asyncio.get_running_loop().create_task(self._replicate())
-        await asyncio.shield(self._round)
-
-    async def _replicate(self) -> None:
-        await asyncio.sleep(0)  # what else changes in this turn goes out with it
-        self._round = None
-        self._version += 1
-        last_host, last_slot = self._company.last_numbers
-        playbill = Playbill(
-            self._process.epoch,
-            self._version,
-            tuple(self._entries.values()),
-            self._company.slot_entries(),
-            self._company.host_entries(),
-            last_host,
-            last_slot,
-        )
-        self._playbill = playbill
-        kept = [
-            host.ref.keep(self._process.epoch, playbill)
-            for host in self._company.hosts()
-            if host.ref is not None
-        ]
-        if kept:
-            first = [asyncio.ensure_future(reply) for reply in kept]
-            await asyncio.wait(first, timeout=_COMMIT_LIMIT, return_when=asyncio.FIRST_COMPLETED)
-            for reply in first:
-                reply.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._cast.take_over(realities)
+        self._in_charge.set()
 
     def _hosts_expected(self) -> int:
         """Processes that the services will need and that need no slot of their own first."""
         total = 0
         cpus = placement.cpus(self._company.nodes())
-        for plan in self._plans.values():
+        for plan in self._programme.services.values():
             if plan.resources.get("gpu") or plan.resources.get("labels"):
                 continue
             hosts = math.ceil(plan.size / plan.per_host) if plan.per_host else min(plan.size, cpus)
@@ -330,8 +287,14 @@ class Stage(Actor):
             self._beat.touch()
 
     async def wait_ready(self) -> dict[str, Any]:
-        """Resolves when every service has started what can be placed; says what `ps` says."""
+        """
+        Resolves when every service has started what can be placed; says what `ps` says.
+
+        `ServiceFailed` when the app goes down instead, because something in it gave up.
+        """
         await self._ready.wait()
+        if self._gave_up:
+            raise ServiceFailed(f"{self._name} {GAVE_UP_WORDS}: {self._gave_up}", reason=self._gave_up)
         await self._told()
         return await self.ps()
 
@@ -343,15 +306,15 @@ class Stage(Actor):
         """A host's hello; answered with the views of all services."""
         self._company.host_up(name, pid, start_time, address, tuple(gpu_ids))
         host = self._company.host_named(name)
-        if host is not None and host.ref is not None and self._playbill.epoch:
-            host.ref.tell("keep", self._process.epoch, self._playbill)
+        if host is not None:
+            self._prompter.show(host)
         return self._subscribe(address)
 
     async def host_leaving(self, name: str, exit: tuple[str, str, str]) -> None:
         """A host's farewell."""
         self._company.farewell(name, exit_from_plain(exit)[0])
         host = self._company.host_named(name)
-        troupe = self._troupes.get(host.service or "") if host is not None else None
+        troupe = self._cast.troupes.get(host.service or "") if host is not None else None
         if host is not None and troupe is not None:
             await troupe.host_leaves(host)
 
@@ -360,7 +323,7 @@ class Stage(Actor):
     ) -> None:
         """A member's life ended by itself."""
         await self._in_charge.wait()
-        troupe = self._troupes.get(name.partition("/")[0])
+        troupe = self._cast.troupes.get(name.partition("/")[0])
         if troupe is not None:
             reason, traceback = exit_from_plain(exit)
             if traceback:
@@ -378,7 +341,7 @@ class Stage(Actor):
 
     async def member_worked(self, name: str, incarnation: int) -> None:
         """A member's life has finished its first message."""
-        troupe = self._troupes.get(name.partition("/")[0])
+        troupe = self._cast.troupes.get(name.partition("/")[0])
         if troupe is not None:
             await troupe.worked(name, incarnation)
 
@@ -392,14 +355,14 @@ class Stage(Actor):
     def _host_died(self, host: Host, members: tuple[str, ...], verdict: Verdict) -> None:
         event = "host.died" if host.service is not None else "understudy.died"
         self._note_end(event, host, members, verdict)
-        troupe = self._troupes.get(host.service or "")
+        troupe = self._cast.troupes.get(host.service or "")
         if troupe is not None and members:
             troupe.tell(Troupe.host_died, host, members, verdict)
 
     def _host_explained(self, host: Host, members: tuple[str, ...], told: Verdict, verdict: Verdict) -> None:
         if verdict.exit != told.exit:
             self._note_end("host.explained", host, members, verdict)
-        troupe = self._troupes.get(host.service or "")
+        troupe = self._cast.troupes.get(host.service or "")
         if troupe is not None and members:
             troupe.tell(Troupe.host_explained, host, verdict)
 
@@ -425,7 +388,9 @@ class Stage(Actor):
 
     def _subscribe(self, address: str) -> list[tuple[Any, ...]]:
         self._subscribers[address] = self.context.system.ref(f"{address}#{REGISTRY_NAME}")
-        return [self._process.registry.view(name).to_plain() for name in self._troupes if self._knows(name)]
+        return [
+            self._process.registry.view(name).to_plain() for name in self._cast.troupes if self._knows(name)
+        ]
 
     def _knows(self, name: str) -> bool:
         try:
@@ -461,37 +426,38 @@ class Stage(Actor):
         """The app, its services and members."""
         await self._in_charge.wait()
         services, members = [], []
-        for name, plan in self._plans.items():
-            troupe = self._troupes.get(name)
-            if troupe is None:
-                services.append(_waiting_row(plan))
-                continue
-            row, rows = await troupe.describe()
+        for name, plan in self._programme.services.items():
+            troupe = self._cast.troupes.get(name)
+            row, rows = (_waiting_row(plan), []) if troupe is None else await troupe.describe()
             services.append(row)
             members.extend(rows)
+        known = [await ensemble.describe() for ensemble in self._cast.ensembles.values()]
         blanks = [host for host in self._company.hosts() if host.service is None and host.address]
         return {
             "app": self._name,
             "stage": {"pid": os.getpid(), "epoch": self._process.epoch},
-            "services": services,
+            "services": survey.service_rows(self._programme.groups, known, services),
             "members": members,
+            "groups": survey.group_rows(self._programme.groups, known, services),
             "understudies": [{"name": host.name, "pid": host.pid, "node": host.node_id} for host in blanks],
         }
 
     async def tree(self) -> dict[str, Any]:
-        """The supervision tree: app, services, members."""
-        state = await self.ps()
-        children = []
-        for service in state["services"]:
-            members = [member for member in state["members"] if member["service"] == service["name"]]
-            children.append(
-                {
-                    **service,
-                    "kind": "supervisor",
-                    "children": [{**member, "kind": "worker"} for member in members],
-                }
-            )
-        return {"name": self._name, "kind": "supervisor", "strategy": "one_for_one", "children": children}
+        """The supervision tree: app, groups, services, members, and what lives inside each member."""
+        families = await self._families()
+        return survey.tree(self._programme.top, await self.ps(), families)
+
+    async def _families(self) -> dict[str, dict[str, Any] | None]:
+        """What lives in each member, by its name; None for those whose host does not answer in time."""
+        hosts = [host for host in self._company.hosts() if host.ref is not None and host.members]
+        asked = [host.ref.options(timeout=_FAMILY_LIMIT).families() for host in hosts if host.ref is not None]
+        found: dict[str, dict[str, Any] | None] = {}
+        for host, reply in zip(hosts, asked, strict=True):
+            try:
+                found |= await reply
+            except ActorError:
+                found |= dict.fromkeys(host.members)
+        return found
 
     async def nodes(self) -> list[dict[str, Any]]:
         """The cluster's nodes."""
@@ -509,7 +475,7 @@ class Stage(Actor):
 
     async def describe(self, service: str) -> dict[str, Any]:
         """One service: class, methods with signatures and docstrings, resources, strategy."""
-        plan = self._plan(service)
+        plan = self._programme.service(service)
         return {
             "name": plan.name,
             "class": plan.class_name,
@@ -543,7 +509,7 @@ class Stage(Actor):
         Resolves when each runs, has left or waits for room; at once without *wait*.
         """
         await self._in_charge.wait()
-        troupe = self._troupe(service)
+        troupe = self._cast.troupe(service)
         before, wanted = await troupe.resize(size)
         self._note("service.scaled", service=service, before=before, size=wanted)
         moved = troupe.move(before, wanted)
@@ -556,24 +522,29 @@ class Stage(Actor):
     async def restart(self, name: str, rolling: bool = False) -> dict[str, Any]:
         """New lives for a service, one by one with *rolling*, or for one member (`kitchen/2`)."""
         await self._in_charge.wait()
-        troupe = self._troupe(name.partition("/")[0])
+        troupe = self._cast.troupe(name.partition("/")[0])
         self._note("service.restarted", service=name, rolling=rolling)
         restarted = await troupe.restart([name] if "/" in name else [], rolling)
         return {"restarted": restarted}
 
-    async def reset(self, service: str) -> dict[str, Any]:
-        """Revive a service that has failed."""
+    async def reset(self, name: str) -> dict[str, Any]:
+        """Revive a service or group that has failed; for what is in a group, all of the group at the top."""
         await self._in_charge.wait()
-        revived = await self._troupe(service).reset()
+        top = self._programme.top_of(name)
+        if name in self._programme.services:
+            self._cast.troupe(name)
+        revived = await self._cast.part(top).reset()
         if revived:
-            self._note("service.reset", service=service)
-        row, _ = await self._troupe(service).describe()
-        return {"service": service, "revived": revived, "state": row["state"]}
+            what = "group" if top in self._programme.groups else "service"
+            self._note(f"{what}.reset", **{what: top})
+        rows = (await self.ps())["groups" if name in self._programme.groups else "services"]
+        state = next(row["state"] for row in rows if row["name"] == name)
+        return {"service": name, "revived": revived, "state": state}
 
     async def kill_member(self, member: str, yes: bool = False) -> dict[str, Any]:
         """SIGKILL the process of *member*; resolves at its end. `Refusal` with neighbours unless *yes*."""
         await self._in_charge.wait()
-        host = await self._troupe(member.partition("/")[0]).host_of(member)
+        host = await self._cast.troupe(member.partition("/")[0]).host_of(member)
         if host is None or host.dead:
             raise Unavailable(f"{member} has no process now", may_have_run=False, reason="not running")
         neighbours = [name for name in (host.slot.members if host.slot is not None else ()) if name != member]
@@ -609,7 +580,7 @@ class Stage(Actor):
             yield {"item": item}
 
     def _target(self, name: str) -> Any:
-        self._plan(name.partition("/")[0])
+        self._programme.service(name.partition("/")[0])
         if "/" not in name:
             return self._process.registry.service(name)
         service, _, number = name.partition("/")
@@ -629,33 +600,12 @@ class Stage(Actor):
         self._note("app.stopping", app=self._name)
         if self._opening is not None:
             self._opening.cancel()
-        for name in reversed(list(self._troupes)):
-            with contextlib.suppress(ActorError):
-                await self._troupes[name].close()
-                await self._troupes[name].stop()
-            self._note("service.stopped", service=name)
+        await self._cast.stop(lambda service: self._note("service.stopped", service=service))
         await self._company.close()
         self._note("app.stopped", app=self._name)
         done.set_result(None)
         # The last message is the answer to whoever asked for the stop; then the process may go.
         self.context.system.clock.call_later(0.05, self._process.end)
-
-    # -- inside ----------------------------------------------------------------------------------
-
-    def _plan(self, service: str) -> ServicePlan:
-        plan = self._plans.get(service)
-        if plan is None:
-            raise NotFound(f"app {self._name!r} has no service {service!r}{nearest(service, self._plans)}")
-        return plan
-
-    def _troupe(self, service: str) -> Ref[Troupe]:
-        self._plan(service)
-        troupe = self._troupes.get(service)
-        if troupe is None:
-            raise Unavailable(
-                f"service {service} has not begun to start yet", may_have_run=False, reason="starting"
-            )
-        return troupe
 
 
 def _waiting_row(plan: ServicePlan) -> dict[str, Any]:

@@ -27,13 +27,20 @@ def table(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
 
 
 def ps_text(ps: Mapping[str, Any]) -> str:
-    """Services, then members, then the understudies."""
+    """Services, then groups where there are any, then members, then the understudies."""
     services = table(
         [
             (s["name"], s["state"], f"{s['ready']}/{s['size']}", s["restarts"], s["reason"])
             for s in ps["services"]
         ],
         ("SERVICE", "STATE", "READY", "RESTARTS", "REASON"),
+    )
+    groups = table(
+        [
+            (g["name"], g["state"], g["strategy"], g["restarts"], ", ".join(g["parts"]), g["reason"])
+            for g in ps.get("groups", ())
+        ],
+        ("GROUP", "STATE", "STRATEGY", "RESTARTS", "OF", "REASON"),
     )
     members = table(
         [
@@ -53,7 +60,8 @@ def ps_text(ps: Mapping[str, Any]) -> str:
     )
     waiting = ", ".join(f"{each['name']} (pid {each['pid']})" for each in ps.get("understudies", ()))
     head = f"app {ps['app']}, stage pid {ps['stage']['pid']}"
-    return "\n\n".join([head, services, members, f"understudies ready: {waiting or 'none'}"])
+    tables = [services, groups, members] if ps.get("groups") else [services, members]
+    return "\n\n".join([head, *tables, f"understudies ready: {waiting or 'none'}"])
 
 
 def description_text(service: Mapping[str, Any]) -> str:
@@ -101,18 +109,21 @@ def _branches(children: Sequence[Mapping[str, Any]], indent: str) -> Iterable[st
     for place, child in enumerate(children):
         last = place == len(children) - 1
         yield f"{indent}{'└── ' if last else '├── '}{_node_line(child)}"
-        yield from _branches(child.get("children", ()), indent + ("    " if last else "│   "))
+        below = indent + ("    " if last else "│   ")
+        yield from _branches(child.get("children", ()), below)
+        if child.get("hidden"):
+            yield f"{below}… and {child['hidden']} more"
 
 
 def _node_line(node: Mapping[str, Any]) -> str:
     parts = [node["name"]]
-    if node["kind"] == "supervisor":
+    if node.get("strategy"):
         parts.append(f"[{node['strategy']}]")
     if "state" in node:
         parts.append(node["state"])
     if "ready" in node:
         parts.append(f"{node['ready']}/{node['size']}")
-    if "incarnation" in node:
+    if node.get("incarnation") is not None:
         parts.append(f"life {node['incarnation']}")
     if node.get("pid"):
         parts.append(f"pid {node['pid']}")
@@ -122,6 +133,8 @@ def _node_line(node: Mapping[str, Any]) -> str:
         parts.append(f"last exit: {node['last_exit']}")
     if node.get("reason"):
         parts.append(f"({node['reason']})")
+    if node.get("inside"):
+        parts.append(f"inside: {node['inside']}")
     return "  ".join(parts)
 
 
@@ -136,6 +149,13 @@ _SENTENCES = {
     "member.killed": "{member} is killed by order (pid {pid})",
     "member.shutdown_overrun": "{member} did not stop within its shutdown time",
     "service.failed": "service {service} has failed: {reason}",
+    "group.child_exited": "{child} gave up in group {group}: {reason}",
+    "group.start_failed": "{child} failed to start in group {group}: {reason}",
+    "group.restarting": "group {group} restarts {child} (restart {restarts})",
+    "group.gave_up": "group {group}: too many restarts of {child}",
+    "group.failed": "group {group} has failed: {reason}",
+    "group.reset": "group {group} is reset",
+    "app.gave_up": "{app} has given up: {reason}",
     "service.scaled": "service {service} scales from {before} to {size}",
     "service.restarted": "service {service} is restarted by order",
     "service.reset": "service {service} is reset",

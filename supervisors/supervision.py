@@ -106,6 +106,7 @@ class Supervision:
         if dynamic and auto_shutdown != "never":
             why = "does not go with dynamic children"
             raise checks.misfit("Supervisor", "auto_shutdown", auto_shutdown, why)
+        self.strategy: Strategy = strategy
         self._stops_together = side_by_side or dynamic
         self._max_children = max_children
         self._auto_shutdown: AutoShutdown = auto_shutdown

@@ -12,11 +12,18 @@ import contextlib
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actors.actor import Actor
-from actors.errors import ActorError, InvalidArgument, NotFound, ServiceFailed, Unavailable, nearest
+from actors.errors import (
+    ActorError,
+    InvalidArgument,
+    NotFound,
+    ServiceFailed,
+    StartFailed,
+    Unavailable,
+    nearest,
+)
 from actors.exit import Exit
 from supervisors import facts
 from supervisors.actions import Report
@@ -24,64 +31,27 @@ from supervisors.backoff import Backoff
 from supervisors.company import Company, Host, Slot
 from supervisors.driver import Driver
 from supervisors.exits import Verdict
+from supervisors.member import Member, MemberSpec, Unexplained
 from supervisors.orders import Begin, DeleteChild, StartChild, Stop, TerminateChild
 from supervisors.playbill import EndedMember, LivingMember, MemberEntry, ServiceEntry
 from supervisors.registry import MemberView, ServiceView
 from supervisors.service import ServicePlan
-from supervisors.spec import Kind, Restart, Shutdown
+from supervisors.spec import Shutdown
 from supervisors.supervision import Supervision
 
+Superior = Callable[[Exit, str], object]
+"""Is told that a service or group has given up, and why; what follows is its decision."""
 
-@dataclass(frozen=True, slots=True)
-class MemberSpec:
-    """A member as its supervision sees it (`orders.Spec`)."""
-
-    id: str
-    restart: Restart
-    shutdown_time: Shutdown
-    kind: Kind = "worker"
-    significant: bool = False
-
-
-@dataclass(eq=False)
-class Member:
-    """One member: where it lives and which life it is in."""
-
-    name: str
-    uid: int
-    incarnation: int = 0
-    host: Host | None = None
-    slot: Slot | None = None
-    is_registered: bool = False
-    """Its host knows the name: messages may be sent there."""
-    pending: str = ""
-    """Why it cannot be placed, while it cannot."""
-    last_exit: Exit | None = None
-    traceback: str = ""
-    task: asyncio.Task[None] | None = None
-    """Its start under way."""
-    has_worked: bool = False
-    """This life has finished a message."""
-    leaving: bool = False
-    renewing: bool = False
-    """An order has its life end so that another begins."""
-    has_settled: bool = False
-    """It has started, failed once, or waits for room."""
-    is_over: bool = False
-    """It has ended for good, and keeps its place."""
-
-
-@dataclass(eq=False)
-class Unexplained:
-    """An end of a host, and of *members* with it, whose cause is still being looked for."""
-
-    host: Host
-    members: tuple[str, ...]
-    verdict: Verdict | None = None
+GAVE_UP = Exit("shutdown", "intensity")
 
 
 class Troupe(Actor):
-    """Supervises one service. Its messages are orders of the stage."""
+    """
+    Supervises one service. Its messages are orders of the stage, and of the group it is in.
+
+    A service that gives up has failed, and stays so until it is reset, unless it has a *superior*:
+    then that decides, and a next life may begin.
+    """
 
     is_supervisor: ClassVar[bool] = True
     expected: ClassVar[tuple[type[BaseException], ...]] = (ActorError,)
@@ -100,11 +70,13 @@ class Troupe(Actor):
         entry: ServiceEntry | None,
         living: dict[str, tuple[Host, LivingMember]],
         ended: dict[str, EndedMember],
+        superior: Superior | None = None,
     ) -> None:
         self.plan = plan
         self._company = company
         self._on_view = on_view
         self._on_event = on_event
+        self._superior = superior
         self._members: dict[str, Member] = {}
         self._commit = commit
         self._epoch = epoch
@@ -127,7 +99,20 @@ class Troupe(Actor):
         self._is_dirty = False
         self._failed = entry.failed if entry is not None else ""
         self._is_stopping = False
+        self._is_leaving = False
+        """It stops for good: no life follows."""
+        self._kept: dict[str, Slot] = {}
+        """Places of members between two lives of this service: what they hold is not given to others."""
+        self._has_started = False
+        """`begin` has succeeded, so that giving up is the superior's business."""
+        self._straw: Exit | None = None
+        """The end of a member that was one too many."""
+        self._last_exits: dict[str, Exit] = {}
+        """Of members, in the life of this service that is over."""
+        self._restarts = 0
+        """Of members, in lives of this service that are over."""
         self._end: asyncio.Future[Exit] | None = None
+        """Of the life under way; None before the first."""
         self._settled: list[tuple[set[str], asyncio.Future[None]]] = []
         self._incarnations: dict[str, int] = {}
         if entry is not None:
@@ -141,36 +126,17 @@ class Troupe(Actor):
         self._driver = self._new_driver()
 
     async def on_start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._end = loop.create_future()
-        self.context.serve_early()
-        self._changed()
         if self._failed:
-            self._end.set_result(Exit("shutdown", "intensity"))
-            for number in range(self._size):
-                self._spec(self._name(number))
-            return
-        wanted = self._size
-        # Who runs beyond the size was leaving when the stage went away.
-        self._size = max([wanted, *(_number(name) + 1 for name in self._living)])
-        self._resumed = dict(self._entries)
-        specs = tuple(self._spec(self._name(number)) for number in range(self._size))
-        self._entries.clear()
-        self._meet()
-        begun = self._driver.order(Begin, specs)
-        settled = self._when_settled({spec.id for spec in specs})
-        # Whichever is first: a member that waits for room must not hold up the rest of the app.
-        first: list[asyncio.Future[Any]] = [begun, settled]
-        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-        if wanted < self._size:
-            before, self._size = self._size, wanted
-            await self.move(before, wanted)
+            self._end = asyncio.get_running_loop().create_future()
+            self._end.set_result(GAVE_UP)
+            self._name_members()
+            self._changed()
 
     async def on_stop(self, exit: Exit) -> None:
         self._is_stopping = True
         self._driver.feed(Stop(exit))
         if self._end is not None:
-            await self._end
+            await asyncio.shield(self._end)
 
     def _new_driver(self) -> Driver:
         return Driver(
@@ -186,6 +152,100 @@ class Troupe(Actor):
             on_report=self._reported,
             on_finished=self._finished,
         )
+
+    # -- lives of the service --------------------------------------------------------
+
+    async def begin(self) -> None:
+        """
+        Start all members, with fresh limits. Returns when each has started, failed once or waits for room.
+
+        `StartFailed` when that is beyond the limits.
+        """
+        if self._end is not None:
+            self._leave_life_behind()
+        self._failed, self._is_stopping, self._has_started = "", False, False
+        end = self._end = asyncio.get_running_loop().create_future()
+        wanted = self._size
+        # Who runs beyond the size was leaving when the stage went away.
+        self._size = max([wanted, *(_number(name) + 1 for name in self._living)])
+        self._resumed = dict(self._entries)
+        specs = self._name_members()
+        self._leave_kept(set(self._kept) - set(self._members))
+        self._kept.clear()
+        self._entries.clear()
+        self._meet()
+        begun = self._driver.order(Begin, specs)
+        settled = self._when_settled({spec.id for spec in specs})
+        # Whichever is first: a member that waits for room must not hold up the rest of the app.
+        first: list[asyncio.Future[Any]] = [begun, settled]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if begun.done() and begun.exception() is not None:
+            await asyncio.shield(end)
+        if end.done():
+            raise StartFailed(f"{self.plan.name} did not start: {self._worst_exit(end.result())}")
+        self._has_started = True
+        if wanted < self._size:
+            before, self._size = self._size, wanted
+            await self.move(before, wanted)
+
+    def _leave_life_behind(self) -> None:
+        self._restarts += sum(row.restarts for row in self._driver.supervision.children())
+        self._incarnations |= {name: member.incarnation for name, member in self._members.items()}
+        self._last_exits = {
+            name: member.last_exit for name, member in self._members.items() if member.last_exit is not None
+        }
+        self._straw = None
+        self._members.clear()
+        self._unexplained.clear()
+        self._driver = self._new_driver()
+
+    async def halt(self, for_good: bool = False) -> None:
+        """Stop all members; the orders under way end with it. `begin` may follow, unless *for_good*."""
+        self._is_stopping, self._is_leaving = True, for_good
+        if for_good:
+            self._leave_kept(set(self._kept))
+        if self._end is not None:
+            self._driver.feed(Stop(Exit("shutdown")))
+            await asyncio.shield(self._end)
+        self._look_for_settled()
+
+    async def fail(self, reason: str) -> None:
+        """Have failed with all of the group: callers are told at once. `halt` may come later."""
+        if not self._members:
+            self._name_members()
+        self._fail(reason)
+
+    def _fail(self, reason: str) -> None:
+        if self._failed == reason:
+            return
+        self._failed = reason
+        self._on_event(
+            "service.failed",
+            supervisor="stage",
+            context="gave_up",
+            reason=reason,
+            child=self.plan.name,
+            service=self.plan.name,
+        )
+        self._leave_kept(set(self._kept))
+        self._keep_later()
+        self._changed()
+
+    def _leave_kept(self, names: set[str]) -> None:
+        for name in names:
+            self._company.leave_slot(self._kept.pop(name), name)
+
+    @property
+    def _is_at_rest(self) -> bool:
+        """True before the first life, and when all members have ended."""
+        return self._end is None or self._end.done()
+
+    @property
+    def _is_between_lives(self) -> bool:
+        """True when the next life of the service is the superior's to begin."""
+        if self._superior is None or self._failed or self._is_leaving:
+            return False
+        return self._is_stopping or self._driver.supervision.has_failed
 
     # -- messages ------------------------------------------------------------------
 
@@ -243,14 +303,6 @@ class Troupe(Actor):
     def _is_wanted(self, name: str) -> bool:
         return _number(name) < self._size and not self._is_stopping
 
-    async def close(self) -> None:
-        """Stop all members; the orders under way end with it. Comes before `stop`, which waits for them."""
-        self._is_stopping = True
-        self._driver.feed(Stop(Exit("shutdown")))
-        if self._end is not None:
-            await self._end
-        self._look_for_settled()
-
     async def restart(self, names: list[str], rolling: bool) -> list[str]:
         """
         Give each of *names* (all members when empty) a new life; an order, so nothing is counted.
@@ -290,15 +342,8 @@ class Troupe(Actor):
         """Revive a service that has failed, with fresh limits; False when it has not."""
         if not self._failed:
             return False
-        self._failed = ""
-        self._end = asyncio.get_running_loop().create_future()
-        self._incarnations |= {name: member.incarnation for name, member in self._members.items()}
-        self._members.clear()
-        self._unexplained.clear()
-        self._driver = self._new_driver()
-        specs = tuple(self._spec(self._name(number)) for number in range(self._size))
-        self._driver.order(Begin, specs)
-        await self._when_settled({spec.id for spec in specs})
+        with contextlib.suppress(StartFailed):
+            await self.begin()
         return not self._failed
 
     def _member(self, name: str) -> Member:
@@ -384,13 +429,16 @@ class Troupe(Actor):
                 member.name,
                 member.uid,
                 member.incarnation,
-                member.slot.name if member.slot is not None else None,
+                slot.name if slot is not None else None,
                 self._state(member.name) == "running",
                 member.is_over,
             )
             for member in self._members.values()
+            for slot in (member.slot or self._kept.get(member.name),)
         )
-        return ServiceEntry(self.plan.name, self._size, self._failed, members, dict(self._incarnations))
+        # As long as somebody runs, a stage that comes after us has to know that there is more to do.
+        failed = self._failed if self._is_at_rest else ""
+        return ServiceEntry(self.plan.name, self._size, failed, members, dict(self._incarnations))
 
     def _keep_later(self) -> None:
         """Have the playbill know what has become of this service; nothing waits for it."""
@@ -408,13 +456,12 @@ class Troupe(Actor):
 
     def _row(self) -> dict[str, Any]:
         states = [self._state(name) for name in self._members]
-        rows = {row.id: row for row in self._driver.supervision.children()}
         return {
             "name": self.plan.name,
             "state": self._service_state(states),
             "size": self._size,
             "ready": states.count("running"),
-            "restarts": sum(row.restarts for row in rows.values()),
+            "restarts": self._restarts + sum(row.restarts for row in self._driver.supervision.children()),
             "reason": self._reason(),
             "strategy": self.plan.strategy,
             "class": self.plan.class_name,
@@ -476,6 +523,8 @@ class Troupe(Actor):
             state = self._driver.supervision.state_of(name)
         except ActorError:
             return "stopped"
+        if self._is_between_lives and state in ("stopped", "stopping"):
+            return "restarting"  # by the group, soon: whoever asks for it waits
         if member.pending:
             return "pending"
         if state == "stopped" and not (member.has_settled or member.leaving or self._failed):
@@ -548,6 +597,8 @@ class Troupe(Actor):
 
     def _reported(self, report: Report) -> None:
         member = self._members.get(report.id)
+        if report.what == "gave_up":
+            self._straw = report.exit
         if report.what == "start_failed" and member is not None:
             member.last_exit, member.has_settled = report.exit, True
         if report.what == "cause_known":
@@ -570,28 +621,24 @@ class Troupe(Actor):
         self._changed()
 
     def _finished(self, exit: Exit) -> None:
-        if not self._is_stopping:
-            worst = next(
-                (
-                    m.last_exit
-                    for m in self._members.values()
-                    if m.last_exit is not None and not m.last_exit.is_clean
-                ),
-                None,
-            )
-            self._failed = f"gave up: {worst if worst is not None else exit}"
-            self._on_event(
-                "service.failed",
-                supervisor="stage",
-                context="gave_up",
-                reason=self._failed,
-                child=self.plan.name,
-                service=self.plan.name,
-            )
-            self._keep_later()
         if self._end is not None and not self._end.done():
             self._end.set_result(exit)
+        if not self._is_stopping:
+            reason = f"gave up: {self._worst_exit(exit)}"
+            if self._superior is None:
+                self._fail(reason)
+            elif self._has_started:
+                self._superior(exit, reason)
+        if not self._is_leaving:
+            self._keep_later()
         self._changed()
+
+    def _worst_exit(self, exit: Exit) -> Exit:
+        """The end of a member that says most about the end of them all."""
+        if self._straw is not None:
+            return self._straw
+        ends = (member.last_exit for member in self._members.values())
+        return next((end for end in ends if end is not None and not end.is_clean), exit)
 
     # -- starting and stopping members ---------------------------------------------------------
 
@@ -604,7 +651,11 @@ class Troupe(Actor):
             self._members[name] = Member(name, known.uid, known.incarnation)
         else:
             self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.pop(name, 0))
+            self._members[name].last_exit = self._last_exits.pop(name, None)
         return MemberSpec(name, self.plan.restart, self.plan.shutdown)
+
+    def _name_members(self) -> tuple[MemberSpec, ...]:
+        return tuple(self._spec(self._name(number)) for number in range(self._size))
 
     def _meet(self) -> None:
         """Members that run already go on, in the same process and life; nobody sees them come and go."""
@@ -780,12 +831,14 @@ class _MemberLauncher:
             and not member.host.dead
         ):
             member.host.ref.tell("forget_member", troupe._epoch, member.name)
-        if member.slot is not None:
+        if member.slot is not None and troupe._is_between_lives and not member.leaving:
+            troupe._kept[member.name] = member.slot
+        elif member.slot is not None:
             troupe._company.leave_slot(member.slot, member.name)
         member.slot = member.host = None
         member.is_registered = False
         member.uid = random.getrandbits(63) or 1
-        if not (member.leaving or troupe._is_stopping):
+        if not (member.leaving or troupe._is_stopping or troupe._driver.supervision.has_failed):
             member.is_over = True
             troupe._keep_later()
         troupe._changed()

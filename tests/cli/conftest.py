@@ -171,5 +171,10 @@ def bistro() -> str:
 
 
 @pytest.fixture(scope="session")
+def fragile() -> str:
+    return str(HERE / "fragile.py")
+
+
+@pytest.fixture(scope="session")
 def until() -> Callable[..., Any]:
     return wait_until

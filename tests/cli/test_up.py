@@ -216,3 +216,22 @@ class TestEndings:
         )
         assert re.search(r"1 members; 8 calls answered by greeter/0$", result.stdout, re.M)
         assert result.stdout.splitlines()[-1] == "demo is down"
+
+
+class TestAnAppThatEscalates:
+    def test_goes_down_with_what_gave_up_and_says_why(self, understudy: Any, fragile: str) -> None:
+        up = understudy.start("up", fragile)
+        up.wait_line("running; Ctrl-C stops it")
+        assert understudy("call", "stove.burn").returncode == 1
+
+        assert up.finish() == 1
+        reason = "fragile has given up: shop gave up: stove gave up: error (RuntimeError: the roux)"
+        assert up.err.splitlines()[-1] == f"understudy: {reason}"
+
+    def test_does_not_come_up_without_what_cannot_start(self, understudy: Any, fragile: str) -> None:
+        result = understudy("up", fragile, FRAGILE_START="1")
+
+        assert result.returncode == 1
+        assert result.stderr.splitlines()[-1] == (
+            "understudy: fragile has given up: stillborn did not start: start_failed (RuntimeError: no stove)"
+        )

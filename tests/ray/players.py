@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any
 
 from actors.actor import Actor
 from actors.exit import Exit, Ignore, Terminated
+from supervisors import ChildSpec, Supervisor
 
 
 class UnknownDish(LookupError):
@@ -160,6 +162,17 @@ class OnceBroken(Actor):
         return True
 
 
+class Slow(Chef):
+    """Takes its time to start."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    async def on_start(self) -> None:
+        await asyncio.sleep(self.seconds)
+
+
 class Reluctant(Actor):
     """Does not want to be started."""
 
@@ -182,6 +195,32 @@ class Suicidal(Actor):
 
     async def who(self) -> str:
         return self.context.name
+
+
+class Foreman(Actor):
+    """Has helpers of its own: a supervisor with two, one of them a supervisor, and one without."""
+
+    async def on_start(self) -> None:
+        night = ChildSpec("night", Supervisor, args=([ChildSpec("porter", Chef)], "one_for_all"))
+        supervisor = self.context.options(name="helpers").spawn(
+            Supervisor, [ChildSpec("cook", Chef), night], "rest_for_one"
+        )
+        self.context.options(name="runner").spawn(Chef)
+        await supervisor.wait_started()
+
+    async def burn(self, helper: str) -> None:
+        with contextlib.suppress(Burnt):
+            await self.context.system.find(f"{self.context.name}/helpers/{helper}").burn()
+
+    async def burn_down(self) -> None:
+        raise Burnt("the whole kitchen")
+
+    async def die(self) -> None:
+        os._exit(3)
+
+    async def hire(self, many: int) -> None:
+        for _ in range(many):
+            self.context.spawn(Chef)
 
 
 class Saboteur(Actor):

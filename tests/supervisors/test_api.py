@@ -17,6 +17,7 @@ from supervisors import (
     ChildSpec,
     Cluster,
     DynamicSupervisor,
+    Group,
     Resources,
     Service,
     ServiceRef,
@@ -32,6 +33,7 @@ NAMES = [
     "ChildSpec",
     "Cluster",
     "DynamicSupervisor",
+    "Group",
     "Resources",
     "Service",
     "ServiceRef",
@@ -84,7 +86,12 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
             " shutdown=5.0, start_timeout=60.0, mailbox=None, routing='least_busy', concurrency=None,"
             " handler_timeout=None)",
         ),
-        (App, "(*services, name=None, understudies=1, heartbeat_limit=10.0, orphan_timeout=None)"),
+        (
+            App,
+            "(*services, name=None, understudies=1, escalate=False, heartbeat_limit=10.0,"
+            " orphan_timeout=None)",
+        ),
+        (Group, "(name, *services, strategy='one_for_one', intensity=3, period=5.0)"),
         (App.run, "(self, *, address=None, num_cpus=None, num_gpus=None, labels=None, resources=None)"),
         (Resources, "(cpu=0, gpu=0, memory=None, labels=…, custom=…)"),
         (Backoff, "(initial=0.2, factor=2, maximum=30, jitter=0.2)"),
@@ -133,7 +140,7 @@ def test_the_operations_of_a_cluster_are_these() -> None:
 @pytest.mark.parametrize(
     ("owner", "absent"),
     [
-        (supervisors, ["Group", "Autoscale"]),
+        (supervisors, ["Autoscale"]),
         (Actor, ["overflow"]),
         (ServiceRef, ["restart", "reset"]),
     ],
@@ -149,7 +156,6 @@ def test_what_does_not_work_yet_is_not_there(owner: object, absent: list[str]) -
         (Supervisor, ["max_children"]),
         (DynamicSupervisor, ["auto_shutdown", "strategy"]),
         (Service, ["understudies", "overflow", "autoscale", "version"]),
-        (App, ["escalate"]),
         (ServiceRef.options, ["reliable", "idempotency_key"]),
     ],
 )

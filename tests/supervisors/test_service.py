@@ -173,7 +173,7 @@ class TestApps:
             App(**fields)
 
     def test_what_is_no_service_is_refused(self) -> None:
-        with pytest.raises(InvalidArgument, match=r"services=<class .* is not a Service"):
+        with pytest.raises(InvalidArgument, match=r"services=<class .* is neither a Service nor a Group"):
             App(Chef)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from actors.actor import Actor
+from actors.errors import StartFailed
 from actors.exit import Exit
 from actors.system import ActorSystem
 from actors.testing import wait_until
 from supervisors.company import Host, Slot
 from supervisors.exits import Verdict
+from supervisors.playbill import ServiceEntry
+from supervisors.registry import ServiceView
 from supervisors.service import Service
 from supervisors.troupe import Troupe
 
@@ -28,8 +31,11 @@ class Chef(Actor):
 class Orders:
     """A host's ref: whatever is ordered is done."""
 
-    async def start_member(self, *order: Any) -> tuple[str, None]:
-        return "started", None
+    def __init__(self, outcome: tuple[str, Any]) -> None:
+        self._outcome = outcome
+
+    async def start_member(self, *order: Any) -> tuple[str, Any]:
+        return self._outcome
 
     async def stop_member(self, *order: Any) -> tuple[str, str, str]:
         return "shutdown", "", ""
@@ -40,7 +46,8 @@ class Orders:
 class Company:
     """One slot; a new host whenever the last one is dead."""
 
-    def __init__(self) -> None:
+    def __init__(self, outcome: tuple[str, Any]) -> None:
+        self.outcome = outcome
         self.slot = Slot("kitchen-1", "kitchen", {}, {})
         self.hosts: list[Host] = []
 
@@ -51,7 +58,7 @@ class Company:
     async def man(self, slot: Slot, plan: Any, on_pending: Any) -> Host:
         if slot.host is None:
             slot.host = Host(f"host-{len(self.hosts)}", "node", None, pid=1, slot=slot, service="kitchen")
-            slot.host.ref = Orders()  # type: ignore[assignment]
+            slot.host.ref = Orders(self.outcome)  # type: ignore[assignment]
             self.hosts.append(slot.host)
         return slot.host
 
@@ -62,25 +69,38 @@ class Company:
 class Show:
     """A troupe and what becomes of it."""
 
-    def __init__(self, system: ActorSystem, intensity: int) -> None:
-        self.company = Company()
+    def __init__(
+        self,
+        system: ActorSystem,
+        intensity: int,
+        in_group: bool = False,
+        outcome: tuple[str, Any] = ("started", None),
+    ) -> None:
+        self.company = Company(outcome)
         self.events: list[str] = []
+        self.views: list[ServiceView] = []
+        self.kept: list[ServiceEntry] = []
+        self.gave_up: list[str] = []
+        """What its group was told."""
         plan = Service("kitchen", Chef, intensity=intensity, period=3600.0).plan()
 
-        async def commit(entry: Any) -> None: ...
+        async def commit(entry: ServiceEntry) -> None:
+            self.kept.append(entry)
 
         self.troupe = system.options(name="kitchen").spawn(
             Troupe,
             plan,
             self.company,  # type: ignore[arg-type]
-            lambda view: None,
+            self.views.append,
             lambda event, **fields: self.events.append(event),
             commit,
             1,
             None,
             {},
             {},
+            (lambda exit, reason: self.gave_up.append(reason)) if in_group else None,
         )
+        self.begun = self.troupe.begin()
 
     async def state(self) -> tuple[str, str | None]:
         """Of the service, and why its member ended last."""
@@ -145,3 +165,95 @@ async def test_an_end_that_is_explained_costs_no_event_of_its_own(system: ActorS
 
     await show.wait_hosts(2)
     assert "member.cause_known" not in show.events
+
+
+class TestInAGroup:
+    """A service whose group decides what follows when it gives up."""
+
+    @pytest.fixture
+    async def show(self, system: ActorSystem) -> Show:
+        show = Show(system, intensity=0, in_group=True)
+        await show.wait_hosts(1)
+        return show
+
+    async def give_up(self, show: Show) -> None:
+        host = await show.lose_host()
+        await show.troupe.host_explained(host, KILLED)
+        await wait_until(lambda: show.gave_up)
+
+    async def test_giving_up_is_told_and_callers_wait(self, show: Show) -> None:
+        await self.give_up(show)
+
+        assert show.gave_up == ["gave up: killed (SIGKILL or os._exit)"]
+        assert "service.failed" not in show.events
+        await wait_until(lambda: [member.state for member in show.views[-1].members] == ["restarting"])
+        assert show.views[-1].state == "running"
+
+    async def test_the_next_life_has_fresh_limits_and_goes_on_counting(self, show: Show) -> None:
+        await self.give_up(show)
+
+        await show.troupe.begin()
+
+        assert await show.state() == ("running", "killed (SIGKILL or os._exit)")
+        [member] = (await show.troupe.describe())[1]
+        assert member["incarnation"] == 2
+        show.gave_up.clear()
+        await self.give_up(show)
+
+    async def test_what_its_members_hold_stays_theirs_until_nothing_is_to_come(self, show: Show) -> None:
+        await show.troupe.halt()
+        assert list(show.company.slot.members) == ["kitchen/0"]
+        await wait_until(lambda: show.kept[-1].members[0].slot == "kitchen-1")
+        assert not show.kept[-1].members[0].is_running
+        await show.troupe.begin()
+        assert len(show.company.hosts) == 1
+
+        await show.troupe.halt()
+        await show.troupe.fail("group shop gave up")
+
+        assert list(show.company.slot.members) == []
+
+    async def test_who_is_not_wanted_any_more_gives_its_place_back(self, show: Show) -> None:
+        await show.troupe.halt()
+        await show.troupe.resize(0)
+
+        await show.troupe.begin()
+
+        assert list(show.company.slot.members) == []
+
+    async def test_the_size_may_change_between_two_lives(self, show: Show) -> None:
+        await show.troupe.halt()
+        assert await show.troupe.resize("+1") == (1, 2)
+        moved = show.troupe.move(1, 2)
+
+        await show.troupe.begin()
+
+        assert (await moved)["size"] == 2
+        assert [member["state"] for member in (await show.troupe.describe())[1]] == ["running", "running"]
+
+    async def test_failing_with_the_group_is_told_at_once_and_kept_when_nobody_runs(self, show: Show) -> None:
+        await show.troupe.fail("group shop gave up")
+        await wait_until(lambda: show.views[-1].state == "failed")
+        assert show.views[-1].reason == "group shop gave up"
+        assert show.kept[-1].failed == ""
+
+        await show.troupe.halt()
+
+        await wait_until(lambda: show.kept[-1].failed == "group shop gave up")
+        await show.troupe.begin()
+        assert (await show.state())[0] == "running"
+
+    async def test_after_a_halt_for_good_nobody_waits(self, show: Show) -> None:
+        await show.troupe.halt(True)
+
+        await wait_until(lambda: show.views[-1].members == ())
+
+
+async def test_a_first_start_that_fails_is_the_groups_to_hear(system: ActorSystem) -> None:
+    show = Show(system, intensity=0, in_group=True, outcome=("failed", ("start_failed", "no stove", "")))
+
+    with pytest.raises(StartFailed, match=r"kitchen did not start: start_failed \(no stove\)"):
+        await show.begun
+
+    assert show.gave_up == []
+    assert "service.failed" not in show.events
