@@ -80,9 +80,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         (
             Service,
             "(name, actor_class, *, args=(), kwargs=…, size=1, resources=…, per_host=None,"
-            " restart='permanent', strategy='one_for_one', intensity=None, period=5.0, backoff=…,"
-            " shutdown=5.0, start_timeout=60.0, mailbox=None, routing='least_busy', concurrency=None,"
-            " handler_timeout=None)",
+            " understudies=0, restart='permanent', strategy='one_for_one', intensity=None, period=5.0,"
+            " backoff=…, shutdown=5.0, start_timeout=60.0, mailbox=None, routing='least_busy',"
+            " concurrency=None, handler_timeout=None)",
         ),
         (App, "(*services, name=None, understudies=1, heartbeat_limit=10.0, orphan_timeout=None)"),
         (App.run, "(self, *, address=None, num_cpus=None, num_gpus=None, labels=None, resources=None)"),
@@ -148,7 +148,7 @@ def test_what_does_not_work_yet_is_not_there(owner: object, absent: list[str]) -
         (ChildSpec, ["overflow"]),
         (Supervisor, ["max_children"]),
         (DynamicSupervisor, ["auto_shutdown", "strategy"]),
-        (Service, ["understudies", "overflow", "autoscale", "version"]),
+        (Service, ["overflow", "autoscale", "version"]),
         (App, ["escalate"]),
         (ServiceRef.options, ["reliable", "idempotency_key"]),
     ],
