@@ -42,6 +42,8 @@ _WHEREABOUTS_LIMIT = 3.0
 """Seconds that a new stage waits for hosts to say where they are; a stopped one would never."""
 _CAUSE_LIMIT = 1.0
 """Seconds in which Ray may say why a process ended; 11 to 166 ms measured."""
+_CAUSE_PAUSE = 0.03
+"""Seconds before Ray is asked at all: it knows no sooner, and the restart needs the interpreter."""
 _FIND_LIMIT = 12.0
 """Seconds in which somebody has to hand over the playbill, as long as there are processes that might."""
 _START_PAUSE = 1.0
@@ -541,6 +543,7 @@ class Company:
 
     async def _explain(self, host: Host, members: tuple[str, ...], told: Verdict) -> None:
         """Ray's word on an end reported as *told*, also when it is nothing new: giving up waits for it."""
+        await asyncio.sleep(_CAUSE_PAUSE)
         cause = await asyncio.get_running_loop().run_in_executor(self._causes, self._cause_of, host.lifeline)
         verdict = judge(host.farewell, "", cause, host.ordered)
         self._on_explained(host, members, told, replace(verdict, is_final=True))

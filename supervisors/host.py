@@ -22,7 +22,7 @@ from typing import Any
 from actors.actor import Actor
 from actors.children import Children
 from actors.errors import ActorError, Refusal
-from actors.events import Event, HandlerAbandoned, PeerLost, ThreadAbandoned
+from actors.events import ActorExited, Event, HandlerAbandoned, PeerLost, ThreadAbandoned, log_sink
 from actors.exit import Exit
 from actors.ref import Ref, as_order
 from actors.rundir import read_key
@@ -42,6 +42,8 @@ _SWITCH_INTERVAL = 0.0005
 _LINGER = 0.05
 """Seconds between the end of the last life and the process's: what comes meanwhile is refused, not lost."""
 _END_LIMIT = 2.0
+_LOG_PAUSE = 0.005
+"""Seconds before a crash is logged."""
 
 _EMBEDDED_ORPHAN_TIMEOUT = 30.0
 _EXTERNAL_ORPHAN_TIMEOUT = 600.0
@@ -76,8 +78,6 @@ class HostProcess:
         self.epoch = config["epoch"]
         """The highest epoch of a stage that has given orders here."""
         self.playbill = Playbill()
-        self.has_imported = threading.Event()
-        """The modules of the app's classes are there, as far as they can be."""
         self.node_id = config.get("node_id") or ""
         self._follow(config["stage_address"])
         self._actor = self.system.options(name=HOST_ACTOR).spawn(HostActor, self)
@@ -117,19 +117,19 @@ class HostProcess:
             self.config["host_name"], pid, process_start_time(pid) or 0, self.system.address, devices
         ).result(timeout=30)
         self.registry.take([ServiceView.from_plain(view) for view in views])
-        # The modules of the app's classes ahead of time, off the loop: an understudy then
-        # starts in milliseconds. Not where GPUs are at stake: which devices a process may
-        # see has to be settled before any user import.
-        if self.config["uses_gpus"]:
-            self.has_imported.set()
-        else:
-            threading.Thread(target=self._import_ahead, name="understudy-imports", daemon=True).start()
 
-    def _import_ahead(self) -> None:
+    def import_ahead(self) -> None:
+        """
+        Import the modules of the app's classes: an understudy then starts in milliseconds.
+
+        Not where GPUs are at stake: which devices a process may see is settled before any user import.
+        """
+        _import_log()
+        if self.config["uses_gpus"]:
+            return
         for module in self.config["modules"]:
             with contextlib.suppress(Exception):  # reported where it matters, at the start of a member
                 loading.load_module(module, self.config["files"])
-        self.has_imported.set()
 
     def _end_if_orphan(self, lost: str) -> None:
         if self._stage_address == lost:
@@ -154,8 +154,6 @@ class HostProcess:
         os._exit(0)
 
     def _saw(self, event: Event) -> None:
-        from actors.events import log_sink
-
         if isinstance(event, PeerLost) and event.address == self._stage_address:
             embedded = self.config["embedded"]
             limit = self.config.get("orphan_timeout") or (
@@ -164,7 +162,16 @@ class HostProcess:
             self.system.clock.call_later(limit, partial(self._end_if_orphan, event.address))
         if isinstance(event, (ThreadAbandoned, HandlerAbandoned)):
             self.abandoned.add(event.actor)
-        log_sink(event)
+        if isinstance(event, ActorExited) and event.exit.kind == "error":
+            # After the stage has been told: the line is written while its order is on the way.
+            self.system.clock.call_later(_LOG_PAUSE, partial(log_sink, event))
+        else:
+            log_sink(event)
+
+
+def _import_log() -> None:
+    """What the first line of a log needs: a first crash must not wait 60 ms for it."""
+    import structlog  # noqa: F401
 
 
 def visible_devices() -> list[str]:
@@ -249,8 +256,8 @@ class HostActor(Actor):
         """
         self._process.heed(epoch)
         if plan is None:
-            # Shielded, as below: nobody may cancel what a thread will answer.
-            await asyncio.shield(_on_thread("understudy-wait", self._process.has_imported.wait))
+            # On the thread that will open the class of whoever takes over: it is there by then.
+            await asyncio.get_running_loop().run_in_executor(None, self._process.import_ahead)
             return "ready", None
         self._reserved_for = plan["name"]
         if self._rehearsal is None:
@@ -285,7 +292,9 @@ class HostActor(Actor):
         self._plan = ServicePlan.from_plain(plan)
         if devices:
             os.environ["CUDA_VISIBLE_DEVICES"] = devices
-        await asyncio.get_running_loop().run_in_executor(None, self._load)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._load)
+        loop.run_in_executor(None, _import_log)
 
     def _load(self) -> None:
         assert self._plan is not None
