@@ -486,7 +486,7 @@ class Company:
         elif host.up is not None and not host.up.done():
             host.up.set_result(None)
             self.understudies.up(host)
-            self.understudies.refill_later()
+            self.understudies.refill()
 
     def farewell(self, name: str, exit: Exit) -> None:
         """A host says why it will end."""

@@ -27,7 +27,7 @@ from supervisors.service import ServicePlan
 if TYPE_CHECKING:
     from supervisors.company import Host, Slot
 
-_PAUSE = 0.3
+_PAUSE = 0.1
 """Seconds after a promotion before the next understudy is started: the restart goes first."""
 _SHORT_LIFE = 5.0
 """Seconds; a process that ended by itself after less is not replaced at once every time."""
