@@ -147,11 +147,12 @@ def log_sink(event: Event) -> None:
     """
     if not event.level:
         return
-    fields = _crash_fields(event) if isinstance(event, ActorExited) else event.fields()
-    about = next((fields[key] for key in _ABOUT if key in fields), None)
-    left_out = _throttle.admit((event.kind, fields.get("context"), about), time.monotonic())
+    about = next((getattr(event, key) for key in _ABOUT if hasattr(event, key)), None)
+    kind = event.kind, getattr(event, "context", None), about
+    left_out = _throttle.admit(kind, time.monotonic())
     if left_out is None:
-        return
+        return  # before anything is formatted: a traceback takes 80 µs
+    fields = _crash_fields(event) if isinstance(event, ActorExited) else event.fields()
     if left_out:
         fields["left_out"] = left_out
     getattr(logger(), event.level)(event.kind, **fields)

@@ -67,6 +67,9 @@ _KNOBS: dict[str, str] = {
     "RAY_event_stats": "0",
     # Our calls are one hello and one lifeline each: a task history of them is noise.
     "RAY_task_events_report_interval_ms": "0",
+    # Ray gives workers the niceness 15: beside any other busy program a call then waits for
+    # the CPU, and so does a restart. Members are the user's programs, and run like them.
+    "RAY_worker_niceness": "0",
     # The raylet dials its own store, and if that is not there yet (4 starts of 10) it
     # sleeps 1,000 ms and tries again, 10 times. As patient as that in all, but awake:
     # without these two `ray.init` takes 1.05 or 2.05 s.

@@ -1,8 +1,9 @@
 """
-The company: an app's host processes, the slots they hold and the understudies that wait.
+The company: an app's host processes and the slots they hold.
 
-It fills slots with processes and reports when a process has died: the end of the process,
-proven by its pidfd, nothing less. Which members live again is decided elsewhere.
+It fills slots with processes, an understudy where there is one, and reports when a process has
+died: the end of the process, proven by its pidfd, nothing less. Which members live again is decided
+elsewhere.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from actors.errors import ActorError, StartFailed, Unavailable
 from actors.exit import Exit
@@ -28,6 +29,7 @@ from supervisors.exits import Verdict, crash_signal, judge, readable
 from supervisors.heartbeat import Heartbeat
 from supervisors.playbill import HostEntry, HostReality, Playbill, SlotEntry
 from supervisors.service import ServicePlan
+from supervisors.understudies import Post, Understudies
 
 HOST_ACTOR = "host"
 """Name of the actor in every host that takes the stage's orders."""
@@ -36,16 +38,19 @@ _POLL = 0.25
 """Seconds between two looks at what only Ray knows: slots that wait, lifelines that ended."""
 _TRIES = 5
 """Hosts that may die while they take a slot before the start counts as failed."""
-_REFILL_PAUSE = 0.3
-"""Seconds after a promotion before the next understudy is started: the restart goes first."""
 _WHEREABOUTS_LIMIT = 3.0
 """Seconds that a new stage waits for hosts to say where they are; a stopped one would never."""
 _CAUSE_LIMIT = 1.0
 """Seconds in which Ray may say why a process ended; 11 to 166 ms measured."""
+_CAUSE_PAUSE = 0.03
+"""Seconds before Ray is asked at all: it knows no sooner, and the restart needs the interpreter."""
 _FIND_LIMIT = 12.0
 """Seconds in which somebody has to hand over the playbill, as long as there are processes that might."""
 _START_PAUSE = 1.0
 """Seconds before another blank host is tried when one did not come up."""
+
+Readiness = Literal["starting", "warming", "cold", "ready"]
+"""Of an understudy; one whose `warm` has failed is cold, and of use all the same."""
 
 
 @dataclass(eq=False)
@@ -63,6 +68,11 @@ class Host:
     start_time: int = 0
     gpu_ids: tuple[str, ...] = ()
     service: str | None = None
+    """None as long as it waits for one."""
+    reserved_for: str | None = None
+    """The one service it waits for; None where it waits for any."""
+    readiness: Readiness = "starting"
+    """How far it is as an understudy."""
     slot: Slot | None = None
     up: asyncio.Future[None] | None = None
     """Done once it has said hello; failed when it never will."""
@@ -114,6 +124,7 @@ class Company:
         system: ActorSystem,
         host_config: Mapping[str, Any],
         understudies: int,
+        plans: Mapping[str, ServicePlan] | None = None,
         *,
         heartbeat_limit: float,
         on_died: Callable[[Host, tuple[str, ...], Verdict], None],
@@ -128,7 +139,6 @@ class Company:
         self._system = system
         self._config = host_config
         self._epoch = host_config["epoch"]
-        self._understudies = understudies
         self._on_died = on_died
         self._on_explained = on_explained
         self._everybody_told = everybody_told
@@ -146,18 +156,31 @@ class Company:
         self._heartbeat = Heartbeat(
             heartbeat_limit, self._epoch, self._run_dir, self.hosts, on_hung=self._hung, on_refused=on_refused
         )
+        self.understudies = Understudies(
+            understudies,
+            plans if plans is not None else {},
+            self._epoch,
+            system.clock,
+            hosts=self.hosts,
+            slots=self._slots.values,
+            nodes=self.nodes,
+            spawn=self._reserve,
+            end=self._dispose,
+            on_event=on_event,
+        )
 
     async def open(self, hosts_expected: int) -> None:
         """Learn the nodes; start what will surely be needed, all at once."""
         await self.look_at_nodes()
         self._task(self._watch_lifelines())
         self._task(self._heartbeat.run())
+        self._task(self.understudies.watch_memory())
         alive = [node.node_id for node in self._nodes if node.alive]
         if len(alive) == 1:
             for _ in range(hosts_expected):
                 self._spawn(alive[0])
         else:
-            self._refill()
+            self.understudies.refill()
 
     # -- taking over -----------------------------------------------------------------------
 
@@ -192,6 +215,7 @@ class Company:
         await self.look_at_nodes()
         self._task(self._watch_lifelines())
         self._task(self._heartbeat.run())
+        self._task(self.understudies.watch_memory())
         await self._fence(playbill, {reality.name for reality in realities})
         await self._remove_unknown_slots(playbill)
         self._last_host = max(self._last_host, playbill.last_host)
@@ -210,7 +234,7 @@ class Company:
             if not slot.members:
                 self._slots.pop(slot.name)
                 self._task(self._give_back(slot))
-        self._refill()
+        self.understudies.refill()
 
     async def _fence(self, playbill: Playbill, answered: set[str]) -> None:
         """End who has not answered: members that wake up later must not be there twice."""
@@ -240,6 +264,7 @@ class Company:
     async def _adopt(self, reality: HostReality) -> None:
         host = Host(reality.name, reality.node_id, await self._call(self._ray.find_actor, reality.name))
         host.up = asyncio.get_running_loop().create_future()
+        host.service, host.reserved_for = reality.service, reality.reserved_for
         self._hosts[host.name] = host
         self.host_up(host.name, reality.pid, reality.start_time, reality.address, reality.gpu_ids)
         if host.dead or host.ref is None:
@@ -249,7 +274,7 @@ class Company:
             self.kill(host, Exit("killed", "it belongs to no slot"))
             return
         if slot is not None:
-            host.slot, host.service = slot, reality.service
+            host.slot = slot
             slot.host = host
         if host.actor is not None:
             host.lifeline = await self._call(self._ray.arm_lifeline, host.actor, self._epoch)
@@ -355,7 +380,7 @@ class Company:
     async def _fill(self, slot: Slot, plan: ServicePlan) -> Host:
         problem: BaseException | None = None
         for _ in range(_TRIES):
-            host = self._take_blank(slot) or self._spawn(slot.node_id, slot)
+            host = self.understudies.take(slot) or self._spawn(slot.node_id, slot)
             host.slot, host.service, host.handler_timeout = slot, plan.name, plan.handler_timeout
             try:
                 assert host.up is not None
@@ -370,15 +395,16 @@ class Company:
                 continue
             except asyncio.CancelledError:
                 # The slot is given up: so is its host, as soon as there is a process to end.
-                self._dispose(host)
+                self._dispose(host, Exit("shutdown"))
                 raise
             slot.host = host
-            self._refill_later()
+            self.understudies.refill_later()
             return host
         raise StartFailed(f"no process came up for {plan.name}: {problem}") from problem
 
-    def _dispose(self, host: Host) -> None:
-        host.ordered = host.ordered or Exit("shutdown")
+    def _dispose(self, host: Host, why: Exit) -> None:
+        """End *host*, now or as soon as there is a process to end."""
+        host.ordered = host.ordered or why
         if host.pid:
             self.kill(host, host.ordered)
 
@@ -410,19 +436,12 @@ class Company:
             await self.dismiss(host)
         if slot.is_made:
             await self._call(self._ray.remove_slot, slot.name)
+        self.understudies.refill_later()  # or let go: those of a service that has left this node
 
     # -- hosts -------------------------------------------------------------------------
 
-    def _take_blank(self, slot: Slot) -> Host | None:
-        if slot.gpus and not slot.gpu_ids:
-            return None  # only a process that asks Ray for GPUs is told which ones
-        blanks = [
-            host
-            for host in self._hosts.values()
-            if host.service is None and host.node_id == slot.node_id and not host.dead
-        ]
-        blanks.sort(key=lambda host: host.address == "")  # those that are up first
-        return blanks[0] if blanks else None
+    def _reserve(self, post: Post) -> None:
+        self._spawn(post.node_id).reserved_for = post.service
 
     def _spawn(self, node_id: str | None, slot: Slot | None = None) -> Host:
         """Order a new process; inside *slot* where Ray has to tell its GPUs."""
@@ -470,7 +489,8 @@ class Company:
             self.kill(host, host.ordered)  # nobody wants it any more
         elif host.up is not None and not host.up.done():
             host.up.set_result(None)
-            self._refill_later()
+            self.understudies.up(host)
+            self.understudies.refill()
 
     def farewell(self, name: str, exit: Exit) -> None:
         """A host says why it will end."""
@@ -520,12 +540,14 @@ class Company:
             if host.lifeline is None:
                 verdict = replace(verdict, is_final=True)  # there is nobody to ask
             self._on_died(host, members, verdict)
-            self._refill_later()
+            self.understudies.died(host)
+            self.understudies.refill_later()
             if not verdict.is_final:
                 self._task(self._explain(host, members, verdict))
 
     async def _explain(self, host: Host, members: tuple[str, ...], told: Verdict) -> None:
         """Ray's word on an end reported as *told*, also when it is nothing new: giving up waits for it."""
+        await asyncio.sleep(_CAUSE_PAUSE)
         cause = await asyncio.get_running_loop().run_in_executor(self._causes, self._cause_of, host.lifeline)
         verdict = judge(host.farewell, "", cause, host.ordered)
         self._on_explained(host, members, told, replace(verdict, is_final=True))
@@ -582,7 +604,7 @@ class Company:
                         child=host.name,
                         host=host.name,
                     )
-                    self._system.clock.call_later(_START_PAUSE, self._refill)
+                    self._system.clock.call_later(_START_PAUSE, self.understudies.refill)
 
     async def _watch_lifelines(self) -> None:
         """Ray's word on processes that never said hello, and on causes of death."""
@@ -608,28 +630,6 @@ class Company:
         finally:
             calls.shutdown(wait=False)
 
-    # -- understudies --------------------------------------------------------------------
-
-    def _refill_later(self) -> None:
-        if not self._closing:
-            self._system.clock.call_later(_REFILL_PAUSE, self._refill)
-
-    def _refill(self) -> None:
-        """Start one blank host where one is missing; the next when this one is up."""
-        if self._closing:
-            return
-        starting = [host for host in self._hosts.values() if not host.address]
-        if starting:
-            return  # one at a time; each hello looks again
-        blanks: dict[str | None, int] = {}
-        for host in self._hosts.values():
-            if host.service is None:
-                blanks[host.node_id] = blanks.get(host.node_id, 0) + 1
-        for node in self._nodes:
-            if node.alive and blanks.get(node.node_id, 0) < self._understudies:
-                self._spawn(node.node_id)
-                return
-
     # -- the whole -------------------------------------------------------------------------
 
     def hosts(self) -> list[Host]:
@@ -643,6 +643,7 @@ class Company:
     async def close(self) -> None:
         """End all hosts, wait for their end, give all slots back."""
         self._closing = True
+        self.understudies.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*(self._end(host) for host in self.hosts()))

@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 from actors.actor import Actor
 from actors.children import Children
 from actors.errors import ActorError, Refusal
-from actors.events import Event, HandlerAbandoned, PeerLost, ThreadAbandoned
+from actors.events import ActorExited, Event, HandlerAbandoned, PeerLost, ThreadAbandoned, log_sink
 from actors.exit import Exit
 from actors.family import families
 from actors.ref import Ref, as_order
@@ -30,7 +30,7 @@ from actors.rundir import read_key
 from actors.system import ActorSystem
 from actors.tracebacks import users_traceback
 from actors.transport import open_nng
-from supervisors import evidence, loading
+from supervisors import evidence, loading, memory, warm
 from supervisors.company import HOST_ACTOR
 from supervisors.playbill import EndedMember, HostReality, LivingMember, Playbill, newest
 from supervisors.registry import Registry, ServiceView, spawn_registry
@@ -43,6 +43,8 @@ _SWITCH_INTERVAL = 0.0005
 _LINGER = 0.05
 """Seconds between the end of the last life and the process's: what comes meanwhile is refused, not lost."""
 _END_LIMIT = 2.0
+_LOG_PAUSE = 0.005
+"""Seconds before a crash is logged."""
 
 _EMBEDDED_ORPHAN_TIMEOUT = 30.0
 _EXTERNAL_ORPHAN_TIMEOUT = 600.0
@@ -62,6 +64,7 @@ class HostProcess:
             multiprocessing.set_start_method("spawn")
         self.config = config
         evidence.leave_traces(config["run_dir"], config["host_name"])
+        memory.go_first()
         self.registry = Registry(config["app_name"])
         self.system = ActorSystem(
             transport=open_nng(config["run_dir"]),
@@ -115,13 +118,16 @@ class HostProcess:
             self.config["host_name"], pid, process_start_time(pid) or 0, self.system.address, devices
         ).result(timeout=30)
         self.registry.take([ServiceView.from_plain(view) for view in views])
-        # The modules of the app's classes ahead of time, off the loop: an understudy then
-        # starts in milliseconds. Not where GPUs are at stake: which devices a process may
-        # see has to be settled before any user import.
-        if not self.config["uses_gpus"]:
-            threading.Thread(target=self._import_ahead, name="understudy-imports", daemon=True).start()
 
-    def _import_ahead(self) -> None:
+    def import_ahead(self) -> None:
+        """
+        Import the modules of the app's classes: an understudy then starts in milliseconds.
+
+        Not where GPUs are at stake: which devices a process may see is settled before any user import.
+        """
+        _import_log()
+        if self.config["uses_gpus"]:
+            return
         for module in self.config["modules"]:
             with contextlib.suppress(Exception):  # reported where it matters, at the start of a member
                 loading.load_module(module, self.config["files"])
@@ -149,8 +155,6 @@ class HostProcess:
         os._exit(0)
 
     def _saw(self, event: Event) -> None:
-        from actors.events import log_sink
-
         if isinstance(event, PeerLost) and event.address == self._stage_address:
             embedded = self.config["embedded"]
             limit = self.config.get("orphan_timeout") or (
@@ -159,7 +163,16 @@ class HostProcess:
             self.system.clock.call_later(limit, partial(self._end_if_orphan, event.address))
         if isinstance(event, (ThreadAbandoned, HandlerAbandoned)):
             self.abandoned.add(event.actor)
-        log_sink(event)
+        if isinstance(event, ActorExited) and event.exit.kind == "error":
+            # After the stage has been told: the line is written while its order is on the way.
+            self.system.clock.call_later(_LOG_PAUSE, partial(log_sink, event))
+        else:
+            log_sink(event)
+
+
+def _import_log() -> None:
+    """What the first line of a log needs: a first crash must not wait 60 ms for it."""
+    import structlog  # noqa: F401
 
 
 def visible_devices() -> list[str]:
@@ -186,6 +199,11 @@ class HostActor(Actor):
         self._stopping: dict[str, asyncio.Future[Exit]] = {}
         self._incarnations: dict[str, int] = {}
         self._slot = ""
+        self._reserved_for: str | None = None
+        self._rehearsal: asyncio.Future[tuple[str, Any]] | None = None
+        self._loading = threading.Lock()
+        self._loaded: dict[str, type[Any]] = {}
+        """The class by its reference: one by value would be another each time it is opened."""
         self._living: dict[str, LivingMember] = {}
         self._last_words: dict[str, EndedMember] = {}
         """Of members that ended by themselves, until an order follows: the stage may be away."""
@@ -217,6 +235,7 @@ class HostActor(Actor):
             dict(self._last_words),
             process.playbill,
             process.epoch,
+            self._reserved_for,
         )
 
     async def keep(self, epoch: int, playbill: Playbill) -> None:
@@ -228,26 +247,72 @@ class HostActor(Actor):
         """The answer says that this process is there. `Refusal` for a stage that another has replaced."""
         self._process.heed(epoch)
 
+    # -- waiting -------------------------------------------------------------------------
+
+    async def rehearse(self, epoch: int, plan: dict[str, Any] | None) -> tuple[str, Any]:
+        """
+        Get ready to take over: for the service of *plan*, which nobody else gets, or for any.
+
+        `("ready", None)`, or `("failed", exit)` with what the class's module or its `warm` has raised.
+        """
+        self._process.heed(epoch)
+        if plan is None:
+            # On the thread that will open the class of whoever takes over: it is there by then.
+            await asyncio.get_running_loop().run_in_executor(None, self._process.import_ahead)
+            return "ready", None
+        self._reserved_for = plan["name"]
+        if self._rehearsal is None:
+            self._rehearsal = _on_thread(
+                "understudy-warm", partial(self._rehearse, ServicePlan.from_plain(plan))
+            )
+        # The stage that has ordered it may die, and the next one asks again.
+        outcome: tuple[str, Any] = await asyncio.shield(self._rehearsal)
+        if outcome[0] != "ready":
+            self._rehearsal = None  # the next order is another try
+        return outcome
+
+    def _rehearse(self, plan: ServicePlan) -> tuple[str, Any]:
+        if plan.resources.get("gpu") and not plan.warms:
+            # Which devices a process may see is settled before any user import, unless the
+            # class says by its `warm` that it knows.
+            return "ready", None
+        try:
+            cls = self._load_class(plan)
+            warm.call(cls, *loading.unpack_arguments(plan.arguments))
+        except BaseException as error:
+            return "failed", plain_exit(Exit("start_failed", error))
+        return "ready", None
+
     # -- orders ------------------------------------------------------------------------
 
     async def open(self, epoch: int, plan: dict[str, Any], devices: str, slot: str) -> None:
         """Become the host of *slot*. What the service's module raises is told when a member is started."""
         self._process.heed(epoch)
+        memory.go_with_the_others()
         self._slot = slot
         self._plan = ServicePlan.from_plain(plan)
         if devices:
             os.environ["CUDA_VISIBLE_DEVICES"] = devices
-        await asyncio.get_running_loop().run_in_executor(None, self._load)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._load)
+        loop.run_in_executor(None, _import_log)
 
     def _load(self) -> None:
         assert self._plan is not None
         self._problem = None
-        loading.in_host = True
         try:
-            self._class = loading.load_class(self._plan.class_reference, self._process.config["files"])
+            self._class = self._load_class(self._plan)
             self._arguments = loading.unpack_arguments(self._plan.arguments)
         except BaseException as error:
             self._problem = error
+
+    def _load_class(self, plan: ServicePlan) -> type[Any]:
+        loading.in_host = True
+        key = repr(sorted(plan.class_reference.items()))
+        with self._loading:
+            if key not in self._loaded:
+                self._loaded[key] = loading.load_class(plan.class_reference, self._process.config["files"])
+            return self._loaded[key]
 
     async def start_member(self, epoch: int, name: str, uid: int, incarnation: int) -> tuple[str, Any]:
         """Begin a life: `("started",)`, `("ignored",)`, or `("failed", exit)`."""
@@ -391,6 +456,22 @@ class HostActor(Actor):
         else:
             # The stage that has ordered it is gone: to the next one it is an end like any other.
             self._ended(name, exit, 0)
+
+
+def _on_thread(name: str, function: Callable[[], Any]) -> asyncio.Future[Any]:
+    """
+    Run *function* on a thread of its own, which may never end.
+
+    Those of the loop's pool are few, and the start of a member needs one.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def run() -> None:
+        loop.call_soon_threadsafe(future.set_result, function())
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
 
 
 class _Reports:

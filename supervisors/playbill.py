@@ -158,3 +158,5 @@ class HostReality:
     playbill: Playbill
     epoch: int
     """The highest epoch it has heard of."""
+    reserved_for: str | None = None
+    """The service whose understudy it is."""

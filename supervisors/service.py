@@ -18,7 +18,7 @@ from actors.errors import InvalidArgument, NotFound, nearest
 from actors.ref import Ref
 from actors.reply import Outcome, Reply, gather
 from actors.routed import Routed
-from supervisors import checks, loading
+from supervisors import checks, loading, warm
 from supervisors.backoff import Backoff
 from supervisors.budget import Intensity
 from supervisors.registry import ServiceRouter, failure
@@ -52,6 +52,12 @@ class Service(Generic[A]):
     """Members that share a process.
 
     None: 1 when `resources` asks for anything, else they spread over as many hosts as the cluster has CPUs.
+    """
+    understudies: int = field(default=0, kw_only=True)
+    """Processes that stand ready for this service alone, on every node where it has members.
+
+    They have imported the class and called its `warm`, a `classmethod` or `staticmethod` that takes what
+    `__init__` takes, or nothing: what it loads and keeps on the class is there when they take over.
     """
     restart: Restart = field(default="permanent", kw_only=True)
     strategy: Strategy = field(default="one_for_one", kw_only=True)
@@ -88,7 +94,10 @@ class Service(Generic[A]):
         if self.handler_timeout is not None:
             checks.positive(owner, "handler_timeout", self.handler_timeout, allow_infinity=True)
         checks.choice(owner, "routing", self.routing, ROUTINGS)
+        checks.whole(owner, "understudies", self.understudies)
         args, kwargs = bound_arguments(owner, self.actor_class, self.args, self.kwargs)
+        if self.understudies:
+            warm.check(owner, self.actor_class, args, kwargs)
         object.__setattr__(self, "args", args)
         object.__setattr__(self, "kwargs", kwargs)
         self.resources.times(self.members_per_host or 1)
@@ -125,6 +134,8 @@ class Service(Generic[A]):
             ask_timeout=cls.ask_timeout,
             methods=[_described(method) for _, method in sorted(methods_of(cls).items())],
             doc=inspect.getdoc(cls) or "",
+            understudies=self.understudies,
+            warms=warm.hook_of(cls) is not None,
         )
 
 
@@ -156,6 +167,10 @@ class ServicePlan:
     methods: list[dict[str, str]]
     """Name, signature, docstring and kind of each."""
     doc: str
+    understudies: int = 0
+    """Reserved ones, on each node where it has members."""
+    warms: bool = False
+    """Whether the class has a `warm` for them."""
 
     def to_plain(self) -> dict[str, Any]:
         """For JSON and for the wire."""

@@ -25,7 +25,7 @@ from actors.ref import Ref
 from actors.rundir import read_key, write_private
 from actors.system import ActorSystem
 from actors.transport import open_nng
-from supervisors import evidence, health, placement, settings, survey, vigil
+from supervisors import evidence, health, memory, placement, settings, survey, vigil
 from supervisors.cast import Cast
 from supervisors.company import Company, Host
 from supervisors.exits import Verdict
@@ -57,6 +57,7 @@ class StageProcess:
     def __init__(self, config: Mapping[str, Any]) -> None:
         sys.setswitchinterval(0.0005)
         evidence.leave_traces(config["run_dir"], vigil.NAME)
+        memory.go_with_the_others()
         self.config = config
         before = self._record_before()
         self.is_return = before is not None
@@ -166,6 +167,7 @@ class Stage(Actor):
             self.context.system,
             self._host_config(config),
             self._programme.understudies,
+            self._programme.services,
             heartbeat_limit=config.get("heartbeat_limit", 10.0),
             on_died=self._host_died,
             on_explained=self._host_explained,
@@ -432,14 +434,13 @@ class Stage(Actor):
             services.append(row)
             members.extend(rows)
         known = [await ensemble.describe() for ensemble in self._cast.ensembles.values()]
-        blanks = [host for host in self._company.hosts() if host.service is None and host.address]
         return {
             "app": self._name,
             "stage": {"pid": os.getpid(), "epoch": self._process.epoch},
             "services": survey.service_rows(self._programme.groups, known, services),
             "members": members,
             "groups": survey.group_rows(self._programme.groups, known, services),
-            "understudies": [{"name": host.name, "pid": host.pid, "node": host.node_id} for host in blanks],
+            "understudies": self._company.understudies.rows(),
         }
 
     async def tree(self) -> dict[str, Any]:

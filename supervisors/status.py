@@ -58,10 +58,22 @@ def ps_text(ps: Mapping[str, Any]) -> str:
         ],
         ("MEMBER", "STATE", "LIFE", "PID", "NODE", "RESTARTS", "LAST EXIT", "REASON"),
     )
-    waiting = ", ".join(f"{each['name']} (pid {each['pid']})" for each in ps.get("understudies", ()))
     head = f"app {ps['app']}, stage pid {ps['stage']['pid']}"
     tables = [services, groups, members] if ps.get("groups") else [services, members]
-    return "\n\n".join([head, *tables, f"understudies ready: {waiting or 'none'}"])
+    return "\n\n".join([head, *tables, _understudies_text(ps.get("understudies", ()))])
+
+
+def _understudies_text(understudies: Iterable[Mapping[str, Any]]) -> str:
+    """Who stands ready, then who does not yet: `ready: host-3 (pid 9); warming: host-4 (pid 10)`."""
+    by_state: dict[str, list[str]] = {"ready": []}
+    for each in understudies:
+        service = f", for {each['service']}" if each.get("service") else ""
+        by_state.setdefault(each.get("state", "ready"), []).append(
+            f"{each['name']} (pid {each['pid']}{service})"
+        )
+    return "understudies " + "; ".join(
+        f"{state}: {', '.join(names) or 'none'}" for state, names in by_state.items()
+    )
 
 
 def description_text(service: Mapping[str, Any]) -> str:
@@ -164,6 +176,8 @@ _SENTENCES = {
     "host.died": "host {host} of {service} (pid {pid}) died: {reason}",
     "host.explained": "host {host} of {service} (pid {pid}) died, it turns out: {reason}",
     "member.hung": "{child} hung: {reason}",
+    "understudy.ready": "understudy {host} (pid {pid}) is ready for {service}",
+    "understudy.warm_failed": "understudy {host} (pid {pid}) could not get ready for {service}: {reason}",
     "understudy.hung": "understudy {host} (pid {pid}) hung: {reason}",
     "member.crashed": "{member} crashed (life {incarnation}): {reason}",
     "host.failed": "host {host} did not come up: {reason}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -41,6 +42,11 @@ from supervisors.supervision import Supervision
 
 Superior = Callable[[Exit, str], object]
 """Is told that a service or group has given up, and why; what follows is its decision."""
+_NEWS_PAUSE = 0.005
+"""Seconds that news may wait which nobody waits for; a restart in its process takes one or two."""
+_START_KEPT = 0.02
+"""Seconds after a start in which the playbill learns of it; hosts know by themselves who runs in them."""
+
 
 GAVE_UP = Exit("shutdown", "intensity")
 
@@ -97,6 +103,9 @@ class Troupe(Actor):
         # Views of a later stage are newer than all of an earlier one.
         self._version = epoch << 32
         self._is_dirty = False
+        self._shown: ServiceView | None = None
+        """The newest view that others have been told."""
+        self._news: asyncio.TimerHandle | None = None
         self._failed = entry.failed if entry is not None else ""
         self._is_stopping = False
         self._is_leaving = False
@@ -123,6 +132,7 @@ class Troupe(Actor):
         self._unexplained: list[Unexplained] = []
         """Oldest first."""
         self._keeping: asyncio.Task[None] | None = None
+        self._starts_kept: asyncio.TimerHandle | None = None
         self._driver = self._new_driver()
 
     async def on_start(self) -> None:
@@ -420,6 +430,8 @@ class Troupe(Actor):
 
     async def describe(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The service and its members as `ps` shows them."""
+        if self._news is not None:
+            self._publish()  # whoever reads this may act on it: news first
         return self._row(), [self._member_row(name) for name in sorted(self._members, key=_number)]
 
     def _playbill_entry(self) -> ServiceEntry:
@@ -447,6 +459,16 @@ class Troupe(Actor):
             await self._commit(self._playbill_entry())
 
         self._keeping = asyncio.get_running_loop().create_task(keep())
+
+    def _keep_start(self) -> None:
+        """As `_keep_later`, of starts: those of one moment together, and after who waits for an answer."""
+        if self._starts_kept is None:
+            self._starts_kept = asyncio.get_running_loop().call_later(_START_KEPT, self._keep_starts)
+
+    def _keep_starts(self) -> None:
+        self._starts_kept = None
+        if not self._is_stopping:
+            self._keep_later()
 
     async def host_of(self, name: str) -> Host | None:
         """The host a member lives in now. `NotFound`."""
@@ -563,15 +585,34 @@ class Troupe(Actor):
         )
 
     def _changed(self) -> None:
-        """Something that others see has changed: tell them at the end of this turn."""
+        """Something that others see has changed: tell them soon."""
         if not self._is_dirty:
             self._is_dirty = True
-            asyncio.get_running_loop().call_soon(self._publish)
+            # One turn later: what is begun in the next one goes before the news, and into them.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._publish_in_time)
+
+    def _publish_in_time(self) -> None:
+        if self._is_dirty and is_at_leisure(self._shown, self.view()):
+            # By then the next start is part of the news: every process is woken once, not three times.
+            self._is_dirty = False
+            if self._news is None:
+                self._news = asyncio.get_running_loop().call_later(_NEWS_PAUSE, self._publish)
+            self._look_for_settled()
+        else:
+            self._publish()
 
     def _publish(self) -> None:
+        """Tell everybody what has changed, if anything has."""
         self._is_dirty = False
-        self._version += 1
-        self._on_view(self.view())
+        if self._news is not None:
+            self._news.cancel()
+            self._news = None
+        view = self.view()
+        if self._shown is None or dataclasses.replace(view, version=self._shown.version) != self._shown:
+            self._version += 1
+            self._shown = dataclasses.replace(view, version=self._version)
+            self._on_view(self._shown)
         self._look_for_settled()
 
     # -- settling: how far a start or a scale is ---------------------------------------------
@@ -648,7 +689,9 @@ class Troupe(Actor):
     def _spec(self, name: str) -> MemberSpec:
         known = self._entries.pop(name, None)
         if known is not None:
-            self._members[name] = Member(name, known.uid, known.incarnation)
+            # A life that was begun in the last moment is known to its host alone.
+            last_life = max(known.incarnation, self._ended.get(name, (0,))[0])
+            self._members[name] = Member(name, known.uid, last_life)
         else:
             self._members[name] = Member(name, random.getrandbits(63) or 1, self._incarnations.pop(name, 0))
             self._members[name].last_exit = self._last_exits.pop(name, None)
@@ -726,6 +769,7 @@ class Troupe(Actor):
         member.is_over = member.renewing = False
         member.has_worked = False
         slot = member.slot = self._company.slot_for(self.plan, member.name)
+        is_placed = slot.node_id is not None
         try:
             host = await self._company.man(slot, self.plan, lambda reason: self._pend(member, reason))
         except ActorError as error:
@@ -735,8 +779,13 @@ class Troupe(Actor):
         self._pend(member, "")
         member.host = host
         self._changed()
-        # A stage that comes after us must not give this incarnation again.
-        await self._commit(self._playbill_entry())
+        # A stage that comes after us must not give this incarnation again, nor begin a life beside
+        # this one. In a slot that is known, the host that is told to begin the life is the one that
+        # keeps this, and says so; a new slot it could not explain.
+        if is_placed:
+            self._keep_start()
+        else:
+            await self._commit(self._playbill_entry())
         await self._launch(member, host)
 
     async def _launch(self, member: Member, host: Host) -> None:
@@ -765,7 +814,7 @@ class Troupe(Actor):
                 pid=member.host.pid if member.host else None,
             )
             self._driver.feed(facts.Started(member.name))
-            self._keep_later()
+            self._keep_start()
         elif outcome[0] == "ignored":
             member.has_settled = True
             self._driver.feed(facts.Ignored(member.name))
@@ -848,6 +897,25 @@ class _MemberLauncher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def is_at_leisure(shown: ServiceView | None, now: ServiceView) -> bool:
+    """
+    True when callers are as well off with what they have been *shown* for a few milliseconds more.
+
+    Members that ran and have begun to restart where they are: their mailboxes take what comes.
+    """
+    if shown is None or (shown.state, shown.member_by_name.keys()) != (now.state, now.member_by_name.keys()):
+        return False
+    return all(
+        member == before
+        or (
+            before.state == "running"
+            and member.state in ("running", "restarting", "starting")
+            and (member.address, member.uid) == (before.address, before.uid)
+        )
+        for member, before in zip(now.members, shown.members, strict=True)
+    )
 
 
 def _wanted_size(service: str, size: int | str, now: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, ClassVar
 
 from actors import Actor
 from supervisors import App, Cluster, Service
@@ -25,13 +26,40 @@ class Echo(Actor):
     async def total(self) -> int:
         return self.counted
 
+    async def fail(self) -> None:
+        raise ValueError("a bug")
+
+
+class Heavy(Echo):
+    """Has something to load before it can work."""
+
+    loaded: ClassVar[bool] = False
+
+    @classmethod
+    def warm(cls) -> None:
+        time.sleep(1)
+        cls.loaded = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        if not self.loaded:
+            self.warm()
+
 
 stage = App(
     Service("echo", Echo),
     Service("phoenix", Echo, per_host=1, intensity=100_000),  # dies every round, and must not back off
+    Service("heavy", Heavy, size=0, per_host=1, intensity=100_000),
+    Service("warmed", Heavy, size=0, per_host=1, intensity=100_000, understudies=1),
     Service("shared", Echo, size=0, per_host=8),
     Service("apart", Echo, size=0, per_host=1),
     name="bench",
+)
+
+pair = App(
+    Service("phoenix", Echo, per_host=1, intensity=100_000),
+    understudies=2,
+    name="bench-pair",
 )
 
 trio = App(Service("trio", Echo, size=3, per_host=1), name="bench-up")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import statistics
 import subprocess
 import sys
 import time
+import tracemalloc
 from typing import Any
 
 import numpy
 
 from actors import ActorSystem, Ref
-from actors.errors import Unavailable
-from supervisors import Cluster
+from actors.errors import ActorError, Unavailable
+from supervisors import Cluster, DynamicSupervisor
 from tests.benchmarks import apps
 from tests.benchmarks.apps import Echo
 from tests.benchmarks.timing import ask_us, gathered_rate, seconds_until
@@ -27,6 +29,7 @@ class Understudy:
     def __init__(self) -> None:
         self._stack = contextlib.AsyncExitStack()
         self._opened: Cluster | None = None
+        self._slowest = 0.0
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -97,17 +100,81 @@ class Understudy:
 
     async def kill(self, count: int) -> float:
         cluster = await self._cluster()
-        found = await _with_understudy(cluster)
-        phoenix = cluster.service("phoenix", Echo).member(0)
-        pid = next(member["pid"] for member in found["members"] if member["name"] == "phoenix/0")
-        began_at = time.perf_counter()
-        os.kill(pid, signal.SIGKILL)
-        while True:
-            try:
-                await phoenix.echo(PAYLOAD)
-                return (time.perf_counter() - began_at) * 1e3
-            except Unavailable:
-                await asyncio.sleep(0.001)
+        await _with_understudy(cluster)
+        return await _kill_ms(cluster, "phoenix")
+
+    async def kills_first(self, count: int) -> float:
+        """All of them are killed here; the slowest is told by `kills_slowest`."""
+        async with apps.pair.run() as cluster:
+            await _with_understudy(cluster, apps.pair.understudies)
+            took = []
+            for _ in range(count):
+                began_at = time.perf_counter()
+                took.append(await _kill_ms(cluster, "phoenix"))
+                await asyncio.sleep(max(0.0, 1.0 - (time.perf_counter() - began_at)))
+        self._slowest = max(took)
+        return took[0]
+
+    async def kills_slowest(self, count: int) -> float:
+        return self._slowest
+
+    async def kill_heavy(self, count: int) -> float:
+        return await self._kill_of("heavy", None)
+
+    async def kill_warmed(self, count: int) -> float:
+        return await self._kill_of("warmed", "warmed")
+
+    async def _kill_of(self, name: str, understudy_of: str | None) -> float:
+        cluster = await self._cluster()
+        await cluster.scale(name, 1)
+        await _with_understudy(cluster, service=understudy_of)
+        took = await _kill_ms(cluster, name)
+        await cluster.scale(name, 0)
+        return took
+
+    async def crash(self, count: int) -> float:
+        phoenix = (await self._cluster()).service("phoenix", Echo).member(0)
+        took = []
+        for _ in range(count):
+            began_at = time.perf_counter()
+            with contextlib.suppress(ValueError):
+                await phoenix.fail()
+            await phoenix.echo(PAYLOAD)
+            took.append((time.perf_counter() - began_at) * 1e6)
+            await asyncio.sleep(0.02)  # until everybody has heard of it: each restart by itself
+        return statistics.median(took)
+
+    async def crash_ask(self, count: int) -> float:
+        phoenix = (await self._cluster()).service("phoenix", Echo).member(0)
+        took = []
+        for _ in range(count):
+            began_at = time.perf_counter()
+            await phoenix.echo(PAYLOAD)
+            took.append((time.perf_counter() - began_at) * 1e6)
+            await asyncio.sleep(0.02)  # by itself too
+        return statistics.median(took)
+
+    async def stage_away(self, count: int) -> float:
+        """Seconds that the stage stands still before it is killed: *count*."""
+        cluster = await self._cluster()
+        echo = cluster.service("echo", Echo)
+        stage = (await cluster.ps())["stage"]
+        asked = failed = 0
+        os.kill(stage["pid"], signal.SIGSTOP)
+        kill_at = time.monotonic() + count
+        returned: asyncio.Task[None] | None = None
+        while returned is None or not returned.done():
+            if returned is None and time.monotonic() > kill_at:
+                with contextlib.suppress(ProcessLookupError):  # the house may have found it hanging
+                    os.kill(stage["pid"], signal.SIGKILL)
+                returned = asyncio.create_task(_stage_after(cluster, stage["epoch"]))
+            outcomes = await asyncio.gather(*(echo.echo(PAYLOAD) for _ in range(10)), return_exceptions=True)
+            asked += len(outcomes)
+            failed += sum(isinstance(outcome, BaseException) for outcome in outcomes)
+            await asyncio.sleep(0.01)
+        await returned
+        assert asked > count * 10, f"only {asked} asks"
+        return failed
 
     # -- whole processes ---------------------------------------------------------------------
 
@@ -139,6 +206,25 @@ class Understudy:
             await echo.wait_started()
             return await ask_us(lambda: echo.echo(PAYLOAD), count)
 
+    async def crowd(self, count: int) -> float:
+        return await _crowd_ms(count)
+
+    async def crowd_tenth(self, count: int) -> float:
+        return 10 * statistics.median([await _crowd_ms(count // 10) for _ in range(3)])
+
+    async def idle_memory(self, count: int) -> float:
+        async with ActorSystem() as system:
+            supervisor = system.spawn(DynamicSupervisor, Echo)
+            await _started(supervisor, 100)  # what the process needs for the first ones is not theirs
+            gc.collect()
+            # Not the process's size: what earlier rounds have given back would hide them.
+            tracemalloc.start()
+            await _started(supervisor, count)
+            gc.collect()
+            taken, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            return taken / count / 1024
+
     async def local_tell(self, count: int) -> float:
         async with ActorSystem() as system:
             return await _tell_rate(system.spawn(Echo), count)
@@ -157,12 +243,58 @@ async def _tell_rate(echo: Ref[Echo], count: int) -> float:
     return count / took
 
 
-async def _with_understudy(cluster: Cluster) -> dict[str, Any]:
+async def _with_understudy(cluster: Cluster, count: int = 1, service: str | None = None) -> dict[str, Any]:
+    """What `ps` says once *count* stand ready, for *service* or for any."""
     while True:
         found = await cluster.ps()
-        if found["understudies"]:
+        ready = [
+            row for row in found["understudies"] if row["state"] == "ready" and row["service"] == service
+        ]
+        if len(ready) >= count:
             return found
         await asyncio.sleep(0.05)
+
+
+async def _kill_ms(cluster: Cluster, name: str) -> float:
+    """From the SIGKILL of the service's first member to its next answer."""
+    member = cluster.service(name, Echo).member(0)
+    found = await cluster.ps()
+    pid = next(row["pid"] for row in found["members"] if row["name"] == f"{name}/0")
+    began_at = time.perf_counter()
+    os.kill(pid, signal.SIGKILL)
+    while True:
+        try:
+            await member.echo(PAYLOAD)
+            return (time.perf_counter() - began_at) * 1e3
+        except Unavailable:
+            await asyncio.sleep(0.001)
+
+
+async def _stage_after(cluster: Cluster, epoch: int) -> None:
+    while True:
+        with contextlib.suppress(ActorError):
+            if (await cluster.ps())["stage"]["epoch"] > epoch:
+                return
+        await asyncio.sleep(0.05)
+
+
+async def _crowd_ms(count: int) -> float:
+    async with ActorSystem() as system:
+        supervisor = system.spawn(DynamicSupervisor, Echo)
+        await supervisor.wait_started()
+        began_at = time.perf_counter()
+        await _started(supervisor, count)
+        await supervisor.stop()
+        return (time.perf_counter() - began_at) * 1e3
+
+
+async def _started(supervisor: Ref[Any], count: int) -> list[Ref[Any]]:
+    """A window at a time: what waits in the supervisor's mailbox is not what is measured."""
+    refs: list[Ref[Any]] = []
+    while len(refs) < count:
+        orders = [supervisor.start_child() for _ in range(min(100, count - len(refs)))]
+        refs += [await order for order in orders]
+    return refs
 
 
 def _ps_ms() -> float:

@@ -7,10 +7,11 @@ import contextlib
 import ctypes
 import os
 import re
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from actors.actor import Actor
 from actors.exit import Exit, Ignore, Terminated
@@ -253,3 +254,33 @@ class Saboteur(Actor):
         while time.monotonic() < until:
             sum(range(1000))
         return seconds
+
+
+class Soloist(Actor):
+    """Has a part to learn, which an understudy may have done beforehand."""
+
+    part: ClassVar[str] = ""
+
+    @classmethod
+    def warm(cls, folder: str) -> None:
+        notes = Path(folder) / "warm"
+        with notes.open("a") as file:
+            file.write(f"{os.getpid()} {threading.current_thread().name}\n")
+        if Path(folder, "refuse").exists():
+            raise Burnt("no voice")
+        while Path(folder, "wait").exists():
+            time.sleep(0.02)
+        cls.part = f"learned by {os.getpid()}, devices {os.environ.get('CUDA_VISIBLE_DEVICES')!r}"
+
+    def __init__(self, folder: str) -> None:
+        self.part = type(self).part
+
+    async def who(self) -> tuple[str, int, int]:
+        return self.context.name, self.context.incarnation, os.getpid()
+
+    async def sing(self) -> tuple[str, str | None]:
+        """What was learned before this life, and the devices it has now."""
+        return self.part, os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    async def score(self) -> int:
+        return int(Path("/proc/self/oom_score_adj").read_text())

@@ -82,9 +82,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         (
             Service,
             "(name, actor_class, *, args=(), kwargs=…, size=1, resources=…, per_host=None,"
-            " restart='permanent', strategy='one_for_one', intensity=None, period=5.0, backoff=…,"
-            " shutdown=5.0, start_timeout=60.0, mailbox=None, routing='least_busy', concurrency=None,"
-            " handler_timeout=None)",
+            " understudies=0, restart='permanent', strategy='one_for_one', intensity=None, period=5.0,"
+            " backoff=…, shutdown=5.0, start_timeout=60.0, mailbox=None, routing='least_busy',"
+            " concurrency=None, handler_timeout=None)",
         ),
         (
             App,
@@ -155,7 +155,7 @@ def test_what_does_not_work_yet_is_not_there(owner: object, absent: list[str]) -
         (ChildSpec, ["overflow"]),
         (Supervisor, ["max_children"]),
         (DynamicSupervisor, ["auto_shutdown", "strategy"]),
-        (Service, ["understudies", "overflow", "autoscale", "version"]),
+        (Service, ["overflow", "autoscale", "version"]),
         (ServiceRef.options, ["reliable", "idempotency_key"]),
     ],
 )

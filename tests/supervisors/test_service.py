@@ -58,6 +58,8 @@ class Waiter(Actor):
         ("intensity", -1),
         ("intensity", {"eror": 3}),
         ("intensity", {}),
+        ("understudies", -1),
+        ("understudies", True),
         ("period", 0),
         ("backoff", 1.0),
         ("shutdown", -1),

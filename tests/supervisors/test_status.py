@@ -85,6 +85,22 @@ def test_ps_shows_services_members_and_understudies() -> None:
     assert text.endswith("understudies ready: host-3 (pid 9)")
 
 
+def test_ps_shows_for_whom_understudies_stand_ready_and_who_does_not_yet() -> None:
+    understudies = [
+        {"name": "host-3", "pid": 9, "service": None, "state": "ready"},
+        {"name": "host-4", "pid": 10, "service": "vision", "state": "warming"},
+        {"name": "host-5", "pid": 11, "service": "vision", "state": "ready"},
+    ]
+
+    assert status.ps_text({**ps(), "understudies": understudies}).endswith(
+        "understudies ready: host-3 (pid 9), host-5 (pid 11, for vision);"
+        " warming: host-4 (pid 10, for vision)"
+    )
+    assert status.ps_text({**ps(), "understudies": understudies[1:2]}).endswith(
+        "understudies ready: none; warming: host-4 (pid 10, for vision)"
+    )
+
+
 def test_a_tree_shows_strategy_state_life_and_last_exit() -> None:
     one = {**member(last_exit="error (Boom: x)"), "kind": "worker"}
     two = {**member(name="kitchen/1", restarts=0), "kind": "worker"}

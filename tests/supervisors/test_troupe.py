@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,9 @@ from actors.testing import wait_until
 from supervisors.company import Host, Slot
 from supervisors.exits import Verdict
 from supervisors.playbill import ServiceEntry
-from supervisors.registry import ServiceView
+from supervisors.registry import MemberView, ServiceView
 from supervisors.service import Service
-from supervisors.troupe import Troupe
+from supervisors.troupe import Troupe, is_at_leisure
 
 KILLED = Verdict(Exit("killed", "SIGKILL or os._exit"), counts=True, is_final=True)
 LOST = Verdict(Exit("node_lost", "node 3"), counts=False, is_final=True)
@@ -57,7 +58,8 @@ class Company:
 
     async def man(self, slot: Slot, plan: Any, on_pending: Any) -> Host:
         if slot.host is None:
-            slot.host = Host(f"host-{len(self.hosts)}", "node", None, pid=1, slot=slot, service="kitchen")
+            name = f"host-{len(self.hosts)}"
+            slot.host = Host(name, "node", None, address=name, pid=1, slot=slot, service="kitchen")
             slot.host.ref = Orders(self.outcome)  # type: ignore[assignment]
             self.hosts.append(slot.host)
         return slot.host
@@ -257,3 +259,84 @@ async def test_a_first_start_that_fails_is_the_groups_to_hear(system: ActorSyste
 
     assert show.gave_up == []
     assert "service.failed" not in show.events
+
+
+RUNS = MemberView("kitchen/0", 7, "running", 1, "ipc://a")
+
+
+def view(*members: MemberView, state: str = "running", version: int = 1) -> ServiceView:
+    return ServiceView("kitchen", version, state, "", 5.0, "least_busy", members)
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        replace(RUNS, state="restarting", reason="error (Boom)"),
+        replace(RUNS, state="starting", incarnation=2),
+        replace(RUNS, incarnation=2),
+        RUNS,
+    ],
+)
+def test_news_of_a_restart_in_place_may_wait(now: MemberView) -> None:
+    """Its mailbox takes what comes meanwhile."""
+    assert is_at_leisure(view(RUNS), view(now, version=2))
+
+
+@pytest.mark.parametrize(
+    ("shown", "now"),
+    [
+        (None, view(RUNS)),
+        (view(RUNS), view(replace(RUNS, state="restarting", address=""))),  # its process is gone
+        (view(RUNS), view(replace(RUNS, incarnation=2, address="ipc://b"))),
+        (view(RUNS), view(replace(RUNS, state="backing_off"))),
+        (view(RUNS), view(replace(RUNS, state="draining"))),
+        (view(RUNS), view(replace(RUNS, uid=8))),
+        (view(replace(RUNS, state="restarting")), view(RUNS)),  # somebody waits for it
+        (view(RUNS), view()),
+        (view(), view(RUNS)),
+        (view(RUNS), view(RUNS, state="failed")),
+    ],
+)
+def test_all_other_news_may_not(shown: ServiceView | None, now: ServiceView) -> None:
+    assert not is_at_leisure(shown, now)
+
+
+async def test_a_restart_in_its_process_is_one_piece_of_news_and_in_order_with_ps(
+    system: ActorSystem,
+) -> None:
+    show = Show(system, intensity=5)
+    await show.wait_hosts(1)
+    before = len(show.views)
+
+    await show.troupe.exited("kitchen/0", 1, Exit("error", "Boom"), "", 1)
+    await wait_until(lambda: "member.started" in show.events[2:])
+    _, [row] = await show.troupe.describe()
+
+    assert row["incarnation"] == 2
+    states = [(each.members[0].state, each.members[0].incarnation) for each in show.views[before:]]
+    assert states == [("running", 2)]  # told before `ps` was answered, and once
+
+
+async def test_a_lost_process_is_told_with_the_one_that_replaces_it(system: ActorSystem) -> None:
+    show = Show(system, intensity=5)
+    await show.wait_hosts(1)
+    before = len(show.views)
+
+    await show.lose_host()
+    await show.wait_hosts(2)
+
+    assert [each.members[0].address for each in show.views[before:]] == ["host-1"]
+    assert len({each.version for each in show.views}) == len(show.views)
+
+
+async def test_what_has_been_begun_is_in_the_playbill_soon(system: ActorSystem) -> None:
+    """Not before: the host that begins it knows it too, and the start does not wait."""
+    show = Show(system, intensity=5)
+    await show.wait_hosts(1)
+
+    await show.lose_host()
+    await show.wait_hosts(2)
+
+    await wait_until(
+        lambda: show.kept[-1].members[0].incarnation == 2 and show.kept[-1].members[0].is_running
+    )
