@@ -23,7 +23,7 @@ from actors.errors import ActorError, StartFailed, Unavailable
 from actors.exit import Exit
 from actors.ref import Ref, as_order
 from actors.system import ActorSystem
-from supervisors import evidence, placement, settings
+from supervisors import evidence, logbook, placement, settings
 from supervisors.exits import Verdict, crash_signal, judge, readable
 from supervisors.heartbeat import Heartbeat
 from supervisors.playbill import HostEntry, HostReality, Playbill, SlotEntry
@@ -614,6 +614,7 @@ class Company:
         """Start one blank host where one is missing; the next when this one is up."""
         if self._closing:
             return
+        logbook.prune(self._run_dir, self._hosts)
         starting = [host for host in self._hosts.values() if not host.address]
         if starting:
             return  # one at a time; each hello looks again

@@ -29,7 +29,7 @@ from actors.rundir import read_key
 from actors.system import ActorSystem
 from actors.tracebacks import users_traceback
 from actors.transport import open_nng
-from supervisors import evidence, loading
+from supervisors import evidence, loading, logbook
 from supervisors.company import HOST_ACTOR
 from supervisors.playbill import EndedMember, HostReality, LivingMember, Playbill, newest
 from supervisors.registry import Registry, ServiceView, spawn_registry
@@ -61,6 +61,7 @@ class HostProcess:
             multiprocessing.set_start_method("spawn")
         self.config = config
         evidence.leave_traces(config["run_dir"], config["host_name"])
+        self.logbook = logbook.open_logbook(config["run_dir"], config["host_name"])
         self.registry = Registry(config["app_name"])
         self.system = ActorSystem(
             transport=open_nng(config["run_dir"]),
@@ -234,6 +235,7 @@ class HostActor(Actor):
         self._process.heed(epoch)
         self._slot = slot
         self._plan = ServicePlan.from_plain(plan)
+        self._process.logbook.attribute(self._plan.name, {})
         if devices:
             os.environ["CUDA_VISIBLE_DEVICES"] = devices
         await asyncio.get_running_loop().run_in_executor(None, self._load)
@@ -273,6 +275,8 @@ class HostActor(Actor):
         self._starting[name] = asyncio.get_running_loop().create_future()
         self._incarnations[name] = incarnation
         self._living[name] = LivingMember(uid, incarnation, False, False)
+        lives = {member: living.incarnation for member, living in self._living.items()}
+        self._process.logbook.attribute(self._plan.name, lives)
         self._last_words.pop(name, None)
         self._process.abandoned.discard(name)
         args, kwargs = self._arguments

@@ -17,6 +17,7 @@ import threading
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
+from actors import foreign
 from actors.actor import Actor
 from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, Unavailable, nearest
 from actors.events import ActorExited, DeadLettered, Event, FrameRejected, PeerLost, log_sink
@@ -522,7 +523,9 @@ class Stage(Actor):
             "intensity": plan.intensity,
             "period": plan.period,
             "backoff": plan.backoff,
-            "shutdown": plan.shutdown,
+            "shutdown": _limit(plan.shutdown),
+            "start_timeout": _limit(plan.start_timeout),
+            "handler_timeout": _limit(plan.handler_timeout),
             "routing": plan.routing,
             "mailbox": plan.mailbox,
             "concurrency": plan.concurrency,
@@ -578,7 +581,7 @@ class Stage(Actor):
         neighbours = [name for name in (host.slot.members if host.slot is not None else ()) if name != member]
         if neighbours and not yes:
             raise Refusal(
-                f"{', '.join(neighbours)} live in the process of {member} (pid {host.pid}) too;"
+                f"the process of {member} (pid {host.pid}) is also that of {', '.join(neighbours)};"
                 " say yes to kill them all"
             )
         self._note("member.killed", member=member, pid=host.pid, with_it=neighbours)
@@ -598,7 +601,7 @@ class Stage(Actor):
         target = self._target(service)
         if timeout is not None:
             target = target.options(timeout=timeout)
-        reply = target.ask(f"%{method}", arguments)
+        reply = target.ask(f"{foreign.MARK}{method}", arguments)
         try:
             yield {"value": await reply}
             return
@@ -655,6 +658,11 @@ class Stage(Actor):
                 f"service {service} has not begun to start yet", may_have_run=False, reason="starting"
             )
         return troupe
+
+
+def _limit(seconds: float) -> float | str:
+    """Seconds, or `infinity`, which JSON has no number for."""
+    return "infinity" if seconds == math.inf else seconds
 
 
 def _waiting_row(plan: ServicePlan) -> dict[str, Any]:
