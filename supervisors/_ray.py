@@ -110,6 +110,8 @@ class NodeView:
     """In total."""
     available: Mapping[str, float]
     labels: Mapping[str, str]
+    raylet_socket: str = ""
+    """Where Ray's process of this node listens; refuses connections once that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +404,7 @@ def nodes() -> list[NodeView]:
             resources=_amounts(entry["Resources"]),
             available=_amounts(available.get(entry["NodeID"], {})),
             labels=dict(entry.get("Labels") or {}),
+            raylet_socket=str(entry.get("RayletSocketName") or ""),
         )
         for entry in ray.nodes()
     ]
@@ -515,9 +518,24 @@ def spawn_stage(config: dict[str, Any]) -> RayActor:
     """
     Begin to start the stage; `AlreadyStarted` when the namespace has one. See `wait_started`.
 
-    The one process that Ray restarts: a stage that dies comes back and takes over.
+    The one process that Ray restarts: a stage that dies comes back and takes over. It lives on
+    the head, without which there is no cluster: else it could go down with a node of its members.
     """
-    return _spawn(StageShell, config, STAGE_NAME, {"max_restarts": -1})
+    options: dict[str, Any] = {"max_restarts": -1}
+    if (head := _head_id()) is not None:
+        options["scheduling_strategy"] = _on_node(head, soft=True)
+    return _spawn(StageShell, config, STAGE_NAME, options)
+
+
+def _head_id() -> str | None:
+    import ray
+
+    heads = (
+        str(entry["NodeID"])
+        for entry in ray.nodes()
+        if entry["Alive"] and "node:__internal_head__" in entry["Resources"]
+    )
+    return next(heads, None)
 
 
 def spawn_host(
@@ -563,10 +581,10 @@ def _spawn(shell: type[_Shell], config: dict[str, Any], name: str, options: dict
     return RayActor(name, handle)
 
 
-def _on_node(node_id: str) -> Any:
+def _on_node(node_id: str, *, soft: bool = False) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return NodeAffinitySchedulingStrategy(node_id, soft=soft)
 
 
 def _in_slot(slot: str) -> Any:

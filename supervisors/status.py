@@ -159,6 +159,7 @@ _SENTENCES = {
     "member.hung": "{child} hung: {reason}",
     "understudy.hung": "understudy {host} (pid {pid}) hung: {reason}",
     "member.crashed": "{member} crashed (life {incarnation}): {reason}",
+    "node.lost": "node {node} is lost: {reason}",
     "host.failed": "host {host} did not come up: {reason}",
     "understudy.died": "understudy {host} (pid {pid}) died: {reason}",
     "app.ready": "{app} is ready",

@@ -112,54 +112,6 @@ class TestPs:
         assert imported & {"ray", "psutil", "structlog", "cloudpickle", "numpy"} == set()
 
 
-class TestLogs:
-    def test_they_go_by_name_over_all_lives(self, us: Any) -> None:
-        us("call", "kitchen/0.announce", '"soup"')
-        killed = loads(us("kill", "kitchen/0", "-o", "json"))
-        us("call", "kitchen/0.announce", '"fish"')
-        life = killed["back"]["incarnation"]
-
-        texts = [line.partition("  ")[2] for line in us("logs", "kitchen/0").stdout.splitlines()]
-        assert texts[-4:] == [
-            f"kitchen/0 life {life - 1}  printed soup",
-            f"kitchen/0 life {life - 1}  warning: served  dish=soup",
-            f"kitchen/0 life {life}  printed fish",
-            f"kitchen/0 life {life}  warning: served  dish=fish",
-        ]
-        lines = [
-            json.loads(line)
-            for line in us(
-                "logs", "kitchen", "--grep", "dish=", "--since", "5m", "--last", "2", "-o", "json"
-            ).stdout.splitlines()
-        ]
-        assert [(line["incarnation"], line["fields"]) for line in lines] == [
-            (life - 1, {"dish": "soup"}),
-            (life, {"dish": "fish"}),
-        ]
-        assert lines[0]["pid"] == killed["pid"]
-        assert us("logs", "pair/0").stdout == ""
-
-    def test_followed_ones_come_as_they_are_said_until_ctrl_c(self, us: Any) -> None:
-        following = us.start("logs", "pair", "-f", "--last", "0")
-        us("call", "pair/1.announce", '"toast"')
-        following.wait_line("pair/1 life 1  printed toast")
-        following.wait_line("served  dish=toast")
-
-        following.interrupt()
-
-        assert following.finish() == 0
-        assert following.err == ""
-
-    def test_a_wrong_name_or_option_is_one_line(self, us: Any) -> None:
-        unknown = us("logs", "kichen/0")
-        assert (unknown.returncode, unknown.stdout) == (1, "")
-        assert unknown.stderr == (
-            "understudy: app 'bistro' has no service or member 'kichen/0'; did you mean 'kitchen/0'?\n"
-        )
-        assert us("logs", "kitchen/0", "--since", "yesterday").returncode == 2
-        assert "is no regular expression" in us("logs", "--grep", "(").stderr
-
-
 class TestTreeAndEvents:
     def test_the_tree_shows_services_and_members(self, us: Any) -> None:
         result = us("tree")
@@ -396,6 +348,56 @@ class TestDescribeAndTop:
 
     def test_a_period_of_nothing_is_refused(self, us: Any) -> None:
         assert us("top", "--period", "0").returncode == 2
+
+
+class TestLogs:
+    def test_they_go_by_name_over_all_lives(self, us: Any) -> None:
+        us("call", "kitchen/0.announce", '"soup"')
+        killed = loads(us("kill", "kitchen/0", "-o", "json"))
+        us("call", "kitchen/0.announce", '"fish"')
+        life = killed["back"]["incarnation"]
+
+        texts = [line.partition("  ")[2] for line in us("logs", "kitchen/0").stdout.splitlines()]
+        assert texts[-4:] == [
+            f"kitchen/0 life {life - 1}  printed soup",
+            f"kitchen/0 life {life - 1}  warning: served  dish=soup",
+            f"kitchen/0 life {life}  printed fish",
+            f"kitchen/0 life {life}  warning: served  dish=fish",
+        ]
+        lines = [
+            json.loads(line)
+            for line in us(
+                "logs", "kitchen", "--grep", "dish=", "--since", "5m", "--last", "2", "-o", "json"
+            ).stdout.splitlines()
+        ]
+        assert [(line["incarnation"], line["fields"]) for line in lines] == [
+            (life - 1, {"dish": "soup"}),
+            (life, {"dish": "fish"}),
+        ]
+        assert lines[0]["pid"] == killed["pid"]
+        assert us("logs", "pair/0").stdout == ""
+
+    def test_followed_ones_come_as_they_are_said_until_ctrl_c(self, us: Any) -> None:
+        us("call", "pair/1.announce", '"toast"')
+        following = us.start("logs", "pair", "-f")
+        following.wait_line("served  dish=toast")
+        us("call", "pair/0.announce", '"cake"')
+        following.wait_line("printed cake")
+        following.wait_line("served  dish=cake")
+
+        following.interrupt()
+
+        assert following.finish() == 0
+        assert following.err == ""
+
+    def test_a_wrong_name_or_option_is_one_line(self, us: Any) -> None:
+        unknown = us("logs", "kichen/0")
+        assert (unknown.returncode, unknown.stdout) == (1, "")
+        assert unknown.stderr == (
+            "understudy: app 'bistro' has no service or member 'kichen/0'; did you mean 'kitchen/0'?\n"
+        )
+        assert us("logs", "kitchen/0", "--since", "yesterday").returncode == 2
+        assert "is no regular expression" in us("logs", "--grep", "(").stderr
 
 
 class TestTop:
