@@ -43,6 +43,9 @@ from supervisors import settings
 STAGE_NAME = "stage"
 """Name of the stage's Ray actor; all other names in the app's namespace are hosts."""
 
+_HEAD = "node:__internal_head__"
+"""The resource that only the head of a cluster has."""
+
 TOKEN_NAME = "ray-token"
 SESSIONS_NAME = "ray"
 SESSION_PREFIX = "session-"
@@ -521,21 +524,10 @@ def spawn_stage(config: dict[str, Any]) -> RayActor:
     The one process that Ray restarts: a stage that dies comes back and takes over. It lives on
     the head, without which there is no cluster: else it could go down with a node of its members.
     """
-    options: dict[str, Any] = {"max_restarts": -1}
-    if (head := _head_id()) is not None:
-        options["scheduling_strategy"] = _on_node(head, soft=True)
+    # A resource and no affinity to its node: a node that has just joined knows no other, and a
+    # soft affinity would then be none, a hard one an error.
+    options = {"max_restarts": -1, "resources": {_HEAD: 0.001}}
     return _spawn(StageShell, config, STAGE_NAME, options)
-
-
-def _head_id() -> str | None:
-    import ray
-
-    heads = (
-        str(entry["NodeID"])
-        for entry in ray.nodes()
-        if entry["Alive"] and "node:__internal_head__" in entry["Resources"]
-    )
-    return next(heads, None)
 
 
 def spawn_host(
@@ -581,10 +573,10 @@ def _spawn(shell: type[_Shell], config: dict[str, Any], name: str, options: dict
     return RayActor(name, handle)
 
 
-def _on_node(node_id: str, *, soft: bool = False) -> Any:
+def _on_node(node_id: str) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return NodeAffinitySchedulingStrategy(node_id, soft=soft)
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
 def _in_slot(slot: str) -> Any:
