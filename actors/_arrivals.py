@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from actors.system import ActorSystem
     from actors.transport import Transport
 
-_FOREIGN_MARK = "%"
-"""What the method name of a foreign call begins with: its argument is JSON text, and so is its answer."""
-
 _AT_ONCE = 0.002
 """Seconds that idle actors may handle what came in before the loop does anything else."""
 
@@ -249,7 +246,7 @@ class Arrivals:
             if len(content) > 6:
                 message.chain = tuple(Step(*step) for step in content[6:])
             message.pin = pin
-            if method[0] == _FOREIGN_MARK:
+            if method[0] == foreign.MARK:
                 message.method = method[1:]
                 message.foreign = True
         except (TypeError, ValueError, LookupError) as error:

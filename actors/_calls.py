@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from actors import foreign
 from actors.clock import Clock, Timer
 from actors.errors import Cancelled, DeadlineExceeded, Unavailable
 from actors.events import DeadLettered, ReplyUnread
@@ -153,7 +154,7 @@ class Call(Reply[Any]):
         self.system._inbox.post(self.cancel)
 
     def _describe(self) -> str:
-        return f"{self.target._name}.{self.method}()"
+        return f"{self.target._name}.{self.method.removeprefix(foreign.MARK)}()"
 
     def _due_at(self) -> float | None:
         if self.deadline_at == math.inf or self.system.has_own_time:
@@ -344,6 +345,7 @@ class Calls:
 
 def _overdue(call: Call) -> str:
     timeout = "its deadline" if call.timeout is None else f"{call.timeout:g} s"
+    method = call.method.removeprefix(foreign.MARK)
     if call._streams:
-        return f"{call.target._name} sent no item of {call.method}() within {timeout}"
-    return f"{call.target._name} did not answer {call.method}() within {timeout}"
+        return f"{call.target._name} sent no item of {method}() within {timeout}"
+    return f"{call.target._name} did not answer {method}() within {timeout}"

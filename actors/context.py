@@ -24,6 +24,13 @@ A = TypeVar("A")
 P = ParamSpec("P")
 
 
+def current_actor() -> tuple[str, int] | None:
+    """Name and incarnation of the actor whose code runs here; None outside of all actors."""
+    message = current_message.get()
+    life = message.life if message is not None else None
+    return (life.cell.name, life.incarnation) if life is not None else None
+
+
 class Context:
     """One life of one actor, seen from inside. Belongs to that life: a restart makes a new one."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -168,12 +168,32 @@ def _crash_fields(event: ActorExited) -> dict[str, Any]:
     return fields
 
 
+_take_fields: Callable[[dict[str, Any]], None] | None = None
+
+
+def log_to(take_fields: Callable[[dict[str, Any]], None]) -> None:
+    """From now on log lines go to *take_fields*, unless the program has a structlog set-up of its own."""
+    global _take_fields
+    _take_fields = take_fields
+
+
 def logger(**values: Any) -> Any:
     """A structlog logger: the program's own set-up when it has one, else readable lines on stderr."""
     import structlog  # 60 ms: loaded when the first line is due, not at import
 
     if structlog.is_configured():
         return structlog.get_logger().bind(**values)
+    if _take_fields is not None:
+        return structlog.wrap_logger(
+            structlog.ReturnLogger(),
+            processors=[
+                structlog.contextvars.merge_contextvars,
+                structlog.processors.add_log_level,
+                structlog.processors.format_exc_info,
+                _hand_over,
+            ],
+            **values,
+        )
     return structlog.wrap_logger(
         structlog.WriteLogger(sys.stderr),
         processors=[
@@ -184,3 +204,12 @@ def logger(**values: Any) -> Any:
         ],
         **values,
     )
+
+
+def _hand_over(logger: Any, method: str, fields: MutableMapping[str, Any]) -> Any:
+    """The last of the processors, where lines go to a function."""
+    import structlog
+
+    assert _take_fields is not None
+    _take_fields(dict(fields))
+    raise structlog.DropEvent

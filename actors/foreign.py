@@ -12,6 +12,9 @@ from typing import Any
 from actors import errors
 from actors.errors import ActorError, InvalidArgument
 
+MARK = "%"
+"""What the method name of a foreign call begins with."""
+
 
 def to_json(value: Any) -> str:
     """*value* as JSON text; what JSON cannot say becomes `{"repr": …}`, as small a part as possible."""

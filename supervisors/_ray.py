@@ -43,6 +43,9 @@ from supervisors import settings
 STAGE_NAME = "stage"
 """Name of the stage's Ray actor; all other names in the app's namespace are hosts."""
 
+_HEAD = "node:__internal_head__"
+"""The resource that only the head of a cluster has."""
+
 TOKEN_NAME = "ray-token"
 SESSIONS_NAME = "ray"
 SESSION_PREFIX = "session-"
@@ -113,6 +116,8 @@ class NodeView:
     """In total."""
     available: Mapping[str, float]
     labels: Mapping[str, str]
+    raylet_socket: str = ""
+    """Where Ray's process of this node listens; refuses connections once that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,6 +410,7 @@ def nodes() -> list[NodeView]:
             resources=_amounts(entry["Resources"]),
             available=_amounts(available.get(entry["NodeID"], {})),
             labels=dict(entry.get("Labels") or {}),
+            raylet_socket=str(entry.get("RayletSocketName") or ""),
         )
         for entry in ray.nodes()
     ]
@@ -518,9 +524,13 @@ def spawn_stage(config: dict[str, Any]) -> RayActor:
     """
     Begin to start the stage; `AlreadyStarted` when the namespace has one. See `wait_started`.
 
-    The one process that Ray restarts: a stage that dies comes back and takes over.
+    The one process that Ray restarts: a stage that dies comes back and takes over. It lives on
+    the head, without which there is no cluster: else it could go down with a node of its members.
     """
-    return _spawn(StageShell, config, STAGE_NAME, {"max_restarts": -1})
+    # A resource and no affinity to its node: a node that has just joined knows no other, and a
+    # soft affinity would then be none, a hard one an error.
+    options = {"max_restarts": -1, "resources": {_HEAD: 0.001}}
+    return _spawn(StageShell, config, STAGE_NAME, options)
 
 
 def spawn_host(

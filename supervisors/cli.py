@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from actors.door import Door
 
 OK, ERROR, USAGE, UNHEALTHY, UNREACHABLE = range(5)
+
+_RETURN_LIMIT = 5.0
+"""Seconds in which the next life of a stage should be there; 0.35 to 0.54 measured."""
 
 
 class Commands(click.Group):
@@ -83,10 +86,15 @@ def _door(app_name: str | None) -> Iterator[Door]:
 
 
 def _record(app_name: str | None) -> settings.StageRecord:
-    try:
-        return settings.find_record(app_name)
-    except NotFound as error:
-        raise Unavailable(str(error), may_have_run=False) from None
+    """Where to find a running app; waits while its stage comes back."""
+    give_up_at = time.monotonic() + _RETURN_LIMIT
+    while True:
+        try:
+            return settings.find_record(app_name)
+        except NotFound as error:
+            if time.monotonic() > give_up_at or not settings.is_returning(app_name):
+                raise Unavailable(str(error), may_have_run=False) from None
+        time.sleep(0.05)
 
 
 def _json(value: Any) -> None:
@@ -132,6 +140,63 @@ def events(app_name: str | None, follow: bool, last: int, output: str) -> None:
             pass
 
 
+@main.command("logs")
+@click.argument("name", required=False, metavar="[SERVICE|MEMBER]")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("--since", metavar="AGE", help="Nothing older: 30s, 5m, 2h, 1d.")
+@click.option("--grep", metavar="REGEX", help="Only what matches.")
+@click.option("--last", type=click.IntRange(0), metavar="N", help="How many to begin with; all by default.")
+@which_app
+@output
+def show_logs(
+    name: str | None,
+    follow: bool,
+    since: str | None,
+    grep: str | None,
+    last: int | None,
+    app_name: str | None,
+    output: str,
+) -> None:
+    """What members said, in all their lives: log lines, prints, errors. With -o json a line each."""
+    from supervisors import logs
+
+    try:
+        oldest = time.time() - logs.parse_duration(since) if since is not None else 0.0
+        pattern = re.compile(grep) if grep is not None else None
+    except InvalidArgument as error:
+        raise click.UsageError(f"--since {error}") from None
+    except re.error as error:
+        raise click.UsageError(f"--grep {grep!r} is no regular expression: {error}") from None
+    record = _record(app_name)
+    run_dir = os.path.dirname(record.address.removeprefix("ipc://"))
+    if name is not None:
+        _check_said(record, run_dir, name)
+    until = logs.ending(record) if follow else None
+    try:
+        for line in logs.read_lines(run_dir, logs.Choice(name, oldest, pattern), last, until):
+            click.echo(
+                json.dumps(line.to_dict(), ensure_ascii=False)
+                if output == "json"
+                else logs.line_text(line, time.time())
+            )
+    except KeyboardInterrupt:
+        pass
+
+
+def _check_said(record: settings.StageRecord, run_dir: str, name: str) -> None:
+    """`NotFound` when nobody has that name, or had it and said something."""
+    from supervisors import logs
+
+    try:
+        with _door(record.app) as door:
+            found = door.ask("stage", "ps")
+    except (Unavailable, DeadlineExceeded):
+        return  # the stage is away; what was said is there all the same
+    names = [row["name"] for kind in ("services", "members") for row in found[kind]]
+    if name not in names and next(logs.read_lines(run_dir, logs.Choice(name)), None) is None:
+        raise NotFound(f"app {record.app!r} has no service or member {name!r}{nearest(name, names)}")
+
+
 @main.command()
 @click.argument("service")
 @which_app
@@ -146,20 +211,27 @@ def describe(service: str, app_name: str | None, output: str) -> None:
 @main.command()
 @which_app
 @click.option("--period", default=1.0, show_default=True, help="Seconds between two looks.")
-def top(app_name: str | None, period: float) -> None:
-    """A live view of `ps`, until Ctrl-C."""
+@output
+def top(app_name: str | None, period: float, output: str) -> None:
+    """A live view of `ps`, until Ctrl-C. With -o json a line per look."""
     if not period > 0:
         raise click.UsageError(f"--period {period:g} must be above 0")
-    with _door(app_name) as door:
-        try:
+    try:
+        for found in _looks(app_name, period):
+            if output == "text" and sys.stdout.isatty():
+                click.clear()
+            click.echo(json.dumps(found) if output == "json" else status.ps_text(found))
+    except KeyboardInterrupt:
+        pass
+
+
+def _looks(app_name: str | None, period: float) -> Iterator[Any]:
+    """What `ps` says, again and again, over all lives of the stage; `Unavailable` at the app's end."""
+    while True:
+        with _door(app_name) as door, suppress(Unavailable):
             while True:
-                screen = status.ps_text(door.ask("stage", "ps"))
-                if sys.stdout.isatty():
-                    click.clear()
-                click.echo(screen)
+                yield door.ask("stage", "ps")
                 time.sleep(period)
-        except KeyboardInterrupt:
-            pass
 
 
 @main.command()

@@ -24,8 +24,8 @@ from actors.errors import ActorError, StartFailed, Unavailable
 from actors.exit import Exit
 from actors.ref import Ref, as_order
 from actors.system import ActorSystem
-from supervisors import evidence, placement, settings
-from supervisors.exits import Verdict, crash_signal, judge, readable
+from supervisors import evidence, logbook, placement, settings
+from supervisors.exits import Cause, Verdict, crash_signal, judge, readable
 from supervisors.heartbeat import Heartbeat
 from supervisors.playbill import HostEntry, HostReality, Playbill, SlotEntry
 from supervisors.service import ServicePlan
@@ -150,6 +150,8 @@ class Company:
         self._last_host = 0
         self._last_slot = 0
         self._nodes: list[Any] = []
+        self._lost: set[str] = set()
+        """Nodes that we know to be gone; Ray needs some seconds more."""
         self._closing = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._run_dir: str = host_config["run_dir"]
@@ -309,8 +311,24 @@ class Company:
 
     async def look_at_nodes(self) -> list[Any]:
         """The cluster's nodes now."""
-        self._nodes = await self._call(self._ray.nodes)
+        self._nodes = self._as_known(await self._call(self._ray.nodes))
         return self._nodes
+
+    def _as_known(self, nodes: list[Any]) -> list[Any]:
+        return [replace(node, alive=node.alive and node.node_id not in self._lost) for node in nodes]
+
+    def _loss_of(self, node_id: str | None) -> Cause | None:
+        """Whether a node is gone, asked of the node itself: Ray says so only seconds later."""
+        for node in self._nodes:
+            if node.node_id == node_id and node.alive and evidence.refuses(node.raylet_socket):
+                self._lost.add(node.node_id)
+                self._nodes = self._as_known(self._nodes)
+                self._on_event("node.lost", node=node_id, reason="its Ray process has ended")
+        return ("node_lost", "its Ray process has ended") if node_id in self._lost else None
+
+    def is_lost(self, node_id: str | None) -> bool:
+        """True when that node is known to be gone."""
+        return node_id is not None and not self._is_node_alive(node_id)
 
     # -- slots -------------------------------------------------------------------------
 
@@ -351,8 +369,11 @@ class Company:
         return await asyncio.shield(slot.manning)
 
     async def _place(self, slot: Slot, on_pending: Callable[[str], None]) -> None:
-        if slot.node_id is not None and self._is_node_alive(slot.node_id):
-            return
+        if slot.node_id is not None:
+            if len(self._nodes) > 1:
+                await self.look_at_nodes()  # 1 ms; where there is only one node, we live on it
+            if self._is_node_alive(slot.node_id):
+                return
         if not slot.bundle:
             await self._place_freely(slot, on_pending)
             return
@@ -362,10 +383,12 @@ class Company:
         begun = time.monotonic()
         while True:
             view = await self._call(self._ray.slot_state, slot.name)
-            if view.state == "ready":
-                slot.node_id = view.node_id
-                return
             nodes = await self.look_at_nodes()
+            # Ray may take a while to notice that the node of a slot is gone, and to place it anew.
+            if view.state == "ready" and self._is_node_alive(view.node_id):
+                if view.node_id != slot.node_id:
+                    slot.node_id, slot.gpu_ids = view.node_id, ()
+                return
             if time.monotonic() - begun >= placement.patience(slot.bundle, slot.labels, nodes):
                 on_pending(placement.why_pending(slot.bundle, slot.labels, nodes))
             await asyncio.sleep(_POLL)
@@ -445,6 +468,7 @@ class Company:
 
     def _spawn(self, node_id: str | None, slot: Slot | None = None) -> Host:
         """Order a new process; inside *slot* where Ray has to tell its GPUs."""
+        logbook.prune(self._run_dir, self._hosts)
         self._last_host += 1
         name = f"host-{self._last_host}"
         in_slot = slot is not None and slot.gpus > 0 and not slot.gpu_ids
@@ -536,7 +560,7 @@ class Company:
         crash = evidence.crash_of(self._run_dir, host.name)
         evidence.remove_traces(self._run_dir, host.name)
         if not self._closing:
-            verdict = judge(host.farewell, crash, None, host.ordered)
+            verdict = judge(host.farewell, crash, self._loss_of(host.node_id), host.ordered)
             if host.lifeline is None:
                 verdict = replace(verdict, is_final=True)  # there is nobody to ask
             self._on_died(host, members, verdict)
@@ -549,7 +573,7 @@ class Company:
         """Ray's word on an end reported as *told*, also when it is nothing new: giving up waits for it."""
         await asyncio.sleep(_CAUSE_PAUSE)
         cause = await asyncio.get_running_loop().run_in_executor(self._causes, self._cause_of, host.lifeline)
-        verdict = judge(host.farewell, "", cause, host.ordered)
+        verdict = judge(host.farewell, "", self._loss_of(host.node_id) or cause, host.ordered)
         self._on_explained(host, members, told, replace(verdict, is_final=True))
 
     def _cause_of(self, lifeline: Any) -> Any:

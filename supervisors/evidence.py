@@ -12,6 +12,7 @@ import contextlib
 import faulthandler
 import os
 import signal
+import socket
 import time
 from typing import Any
 
@@ -81,6 +82,19 @@ def look_at(pid: int) -> Look | None:
             if (fields := _stat(f"/proc/{pid}/task/{thread}/stat")) is not None:
                 states.add(fields[0])
     return Look(_cpu(stat), stat[0].decode(), is_able=bool(states & {b"R", b"D"}))
+
+
+def refuses(socket_path: str) -> bool:
+    """True when the process that listened there has ended, and left its socket behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(socket_path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            pass  # busy, or not of this machine: that proves nothing
+    return False
 
 
 def cpu_of(pid: int) -> float:

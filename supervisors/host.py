@@ -30,7 +30,7 @@ from actors.rundir import read_key
 from actors.system import ActorSystem
 from actors.tracebacks import users_traceback
 from actors.transport import open_nng
-from supervisors import evidence, loading, memory, warm
+from supervisors import evidence, loading, logbook, memory, warm
 from supervisors.company import HOST_ACTOR
 from supervisors.playbill import EndedMember, HostReality, LivingMember, Playbill, newest
 from supervisors.registry import Registry, ServiceView, spawn_registry
@@ -65,6 +65,7 @@ class HostProcess:
         self.config = config
         evidence.leave_traces(config["run_dir"], config["host_name"])
         memory.go_first()
+        self.logbook = logbook.open_logbook(config["run_dir"], config["host_name"])
         self.registry = Registry(config["app_name"])
         self.system = ActorSystem(
             transport=open_nng(config["run_dir"]),
@@ -291,6 +292,7 @@ class HostActor(Actor):
         memory.go_with_the_others()
         self._slot = slot
         self._plan = ServicePlan.from_plain(plan)
+        self._process.logbook.attribute(self._plan.name, {})
         if devices:
             os.environ["CUDA_VISIBLE_DEVICES"] = devices
         loop = asyncio.get_running_loop()
@@ -339,6 +341,8 @@ class HostActor(Actor):
         self._starting[name] = asyncio.get_running_loop().create_future()
         self._incarnations[name] = incarnation
         self._living[name] = LivingMember(uid, incarnation, False, False)
+        lives = {member: living.incarnation for member, living in self._living.items()}
+        self._process.logbook.attribute(self._plan.name, lives)
         self._last_words.pop(name, None)
         self._process.abandoned.discard(name)
         args, kwargs = self._arguments

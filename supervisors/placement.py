@@ -85,6 +85,8 @@ def why_pending(bundle: Mapping[str, float], labels: Mapping[str, str], nodes: S
     lacking = [
         _lack(name, amount, alive) for name, amount in bundle.items() if not _fits_now(name, amount, alive)
     ]
+    if any(_holds(node.available, bundle) for node in alive):
+        return "there is room, but Ray has not placed it yet"
     if not lacking:
         lacking = [f"needs {_several(bundle)} on one node; no node has it all free"]
     return "; ".join(lacking)

@@ -48,6 +48,7 @@ __all__ = [
     "ensure_private_dir",
     "find_record",
     "is_alive",
+    "is_returning",
     "make_key",
     "process_start_time",
     "read_key",
@@ -127,6 +128,17 @@ def record_path(app_name: str) -> Path:
 def running_apps() -> list[StageRecord]:
     """The records of the apps of this user whose stage lives, by app name; unreadable ones are skipped."""
     return [record for record in _records() if record.is_alive()]
+
+
+def is_returning(app_name: str | None) -> bool:
+    """True while the stage of an app (any, without a name) is gone and its house has it brought back."""
+    return any(
+        app_name in (None, record.app)
+        and not record.is_alive()
+        and record.house_pid is not None
+        and process_start_time(record.house_pid) is not None
+        for record in _records()
+    )
 
 
 def find_record(app_name: str | None) -> StageRecord:

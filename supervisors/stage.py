@@ -17,6 +17,7 @@ import threading
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
+from actors import foreign
 from actors.actor import Actor
 from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, ServiceFailed, Unavailable
 from actors.events import ActorExited, DeadLettered, Event, FrameRejected, PeerLost, log_sink
@@ -490,7 +491,9 @@ class Stage(Actor):
             "intensity": plan.intensity,
             "period": plan.period,
             "backoff": plan.backoff,
-            "shutdown": plan.shutdown,
+            "shutdown": _limit(plan.shutdown),
+            "start_timeout": _limit(plan.start_timeout),
+            "handler_timeout": _limit(plan.handler_timeout),
             "routing": plan.routing,
             "mailbox": plan.mailbox,
             "concurrency": plan.concurrency,
@@ -551,7 +554,7 @@ class Stage(Actor):
         neighbours = [name for name in (host.slot.members if host.slot is not None else ()) if name != member]
         if neighbours and not yes:
             raise Refusal(
-                f"{', '.join(neighbours)} live in the process of {member} (pid {host.pid}) too;"
+                f"the process of {member} (pid {host.pid}) is also that of {', '.join(neighbours)};"
                 " say yes to kill them all"
             )
         self._note("member.killed", member=member, pid=host.pid, with_it=neighbours)
@@ -571,7 +574,7 @@ class Stage(Actor):
         target = self._target(service)
         if timeout is not None:
             target = target.options(timeout=timeout)
-        reply = target.ask(f"%{method}", arguments)
+        reply = target.ask(f"{foreign.MARK}{method}", arguments)
         try:
             yield {"value": await reply}
             return
@@ -607,6 +610,11 @@ class Stage(Actor):
         done.set_result(None)
         # The last message is the answer to whoever asked for the stop; then the process may go.
         self.context.system.clock.call_later(0.05, self._process.end)
+
+
+def _limit(seconds: float) -> float | str:
+    """Seconds, or `infinity`, which JSON has no number for."""
+    return "infinity" if seconds == math.inf else seconds
 
 
 def _waiting_row(plan: ServicePlan) -> dict[str, Any]:

@@ -79,11 +79,6 @@ def _understudies_text(understudies: Iterable[Mapping[str, Any]]) -> str:
 def description_text(service: Mapping[str, Any]) -> str:
     """One service for `describe`."""
     resources = {name: amount for name, amount in service["resources"].items() if amount}
-    limits = (
-        "per member, then backoff"
-        if service["intensity"] is None
-        else f"{service['intensity']} in {service['period']:g} s"
-    )
     facts = [
         ("class", service["class"]),
         ("size", service["size"]),
@@ -92,10 +87,12 @@ def description_text(service: Mapping[str, Any]) -> str:
             ", ".join(f"{name} {amount}" for name, amount in resources.items()) or "none",
         ),
         ("members per host", service["per_host"] or "spread"),
-        ("strategy", f"{service['strategy']}, {service['restart']}, restarts {limits}"),
+        ("strategy", service["strategy"]),
+        ("restart", f"{service['restart']}, {_limits(service)}"),
         ("routing", service["routing"]),
         ("mailbox", service["mailbox"]),
-        ("shutdown", f"{service['shutdown']:g} s"),
+        ("concurrency", service["concurrency"]),
+        ("times", ", ".join(_times(service))),
     ]
     lines = [service["name"], *_indented(service["doc"], "  "), ""]
     lines += [f"  {what.ljust(20)} {text}" for what, text in facts]
@@ -106,6 +103,22 @@ def description_text(service: Mapping[str, Any]) -> str:
         ]
         lines += _indented(method["doc"], "      ")
     return "\n".join(lines)
+
+
+def _limits(service: Mapping[str, Any]) -> str:
+    intensity, backoff = service["intensity"], service["backoff"]
+    if intensity is None:
+        return f"members that crash often wait {backoff['initial']:g} to {backoff['maximum']:g} s"
+    if not isinstance(intensity, Mapping):
+        return f"at most {intensity} in {service['period']:g} s"
+    allowed = ", ".join(f"{kind} {count}" for kind, count in intensity.items())
+    return f"at most {allowed} in {service['period']:g} s"
+
+
+def _times(service: Mapping[str, Any]) -> Iterable[str]:
+    for what, key in (("start", "start_timeout"), ("stop", "shutdown"), ("one message", "handler_timeout")):
+        limit = service[key]
+        yield f"{what} {'without limit' if isinstance(limit, str) else f'{limit:g} s'}"
 
 
 def _indented(text: str, indent: str) -> list[str]:
@@ -180,6 +193,7 @@ _SENTENCES = {
     "understudy.warm_failed": "understudy {host} (pid {pid}) could not get ready for {service}: {reason}",
     "understudy.hung": "understudy {host} (pid {pid}) hung: {reason}",
     "member.crashed": "{member} crashed (life {incarnation}): {reason}",
+    "node.lost": "node {node} is lost: {reason}",
     "host.failed": "host {host} did not come up: {reason}",
     "understudy.died": "understudy {host} (pid {pid}) died: {reason}",
     "app.ready": "{app} is ready",

@@ -749,15 +749,17 @@ class Troupe(Actor):
 
     def _bury(self) -> None:
         """Whose process ended while nobody was in charge: those of one process are one incident."""
-        exit = Exit("killed", "while the stage was away")
         fallen, self._fallen = self._fallen, []
         for slot in dict.fromkeys(slot for _, slot in fallen):
+            place = self._company.slot_named(slot)
+            is_lost = place is not None and self._company.is_lost(place.node_id)
+            exit = Exit("node_lost" if is_lost else "killed", "while the stage was away")
             names = tuple(name for name, its_slot in fallen if its_slot == slot)
             for name in names:
                 member = self._members[name]
                 member.last_exit, member.host, member.is_registered = exit, None, False
             # They are said to have worked: whatever they did, an earlier stage was content with it.
-            self._driver.feed(facts.Exited(names, exit, handled=1))
+            self._driver.feed(facts.Exited(names, exit, handled=1, counts=not is_lost))
         self._changed()
 
     async def _start(self, member: Member) -> None:

@@ -36,6 +36,11 @@ class Chef(Actor):
     async def add(self, first: float, second: float) -> float:
         return first + second
 
+    async def announce(self, dish: str) -> None:
+        """Say it in two ways."""
+        print("printed", dish)
+        self.context.log.warning("served", dish=dish)
+
     async def oddity(self) -> Any:
         return {"set": {1}}
 

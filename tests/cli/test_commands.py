@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -92,7 +94,9 @@ class TestPs:
         us("scale", "vision=1", "--wait")
         assert us("ps", "-o", "json").returncode == 3
 
-    @pytest.mark.parametrize("command", [("ps",), ("tree",), ("call", "kitchen.add", "1", "2"), ("events",)])
+    @pytest.mark.parametrize(
+        "command", [("ps",), ("tree",), ("call", "kitchen.add", "1", "2"), ("events",), ("logs", "kitchen")]
+    )
     def test_no_command_imports_ray(self, us: Any, command: tuple[str, ...]) -> None:
         result = subprocess.run(
             [sys.executable, "-X", "importtime", "-m", "supervisors.cli", *command],
@@ -273,7 +277,7 @@ class TestKill:
         result = us("kill", "pair/0")
 
         assert result.returncode == 2
-        assert "pair/1 live in the process of pair/0" in result.stderr
+        assert "is also that of pair/1;" in result.stderr
         assert "--yes" in result.stderr
         assert member(us, "pair/0")["pid"] == before
         assert us("kill", "pair/0", "--yes").returncode == 0
@@ -346,6 +350,77 @@ class TestDescribeAndTop:
         assert us("top", "--period", "0").returncode == 2
 
 
+class TestLogs:
+    def test_they_go_by_name_over_all_lives(self, us: Any) -> None:
+        us("call", "kitchen/0.announce", '"soup"')
+        killed = loads(us("kill", "kitchen/0", "-o", "json"))
+        us("call", "kitchen/0.announce", '"fish"')
+        life = killed["back"]["incarnation"]
+
+        texts = [line.partition("  ")[2] for line in us("logs", "kitchen/0").stdout.splitlines()]
+        assert texts[-4:] == [
+            f"kitchen/0 life {life - 1}  printed soup",
+            f"kitchen/0 life {life - 1}  warning: served  dish=soup",
+            f"kitchen/0 life {life}  printed fish",
+            f"kitchen/0 life {life}  warning: served  dish=fish",
+        ]
+        lines = [
+            json.loads(line)
+            for line in us(
+                "logs", "kitchen", "--grep", "dish=", "--since", "5m", "--last", "2", "-o", "json"
+            ).stdout.splitlines()
+        ]
+        assert [(line["incarnation"], line["fields"]) for line in lines] == [
+            (life - 1, {"dish": "soup"}),
+            (life, {"dish": "fish"}),
+        ]
+        assert lines[0]["pid"] == killed["pid"]
+        assert us("logs", "pair/0").stdout == ""
+
+    def test_followed_ones_come_as_they_are_said_until_ctrl_c(self, us: Any) -> None:
+        us("call", "pair/1.announce", '"toast"')
+        following = us.start("logs", "pair", "-f")
+        following.wait_line("served  dish=toast")
+        us("call", "pair/0.announce", '"cake"')
+        following.wait_line("printed cake")
+        following.wait_line("served  dish=cake")
+
+        following.interrupt()
+
+        assert following.finish() == 0
+        assert following.err == ""
+
+    def test_a_wrong_name_or_option_is_one_line(self, us: Any) -> None:
+        unknown = us("logs", "kichen/0")
+        assert (unknown.returncode, unknown.stdout) == (1, "")
+        assert unknown.stderr == (
+            "understudy: app 'bistro' has no service or member 'kichen/0'; did you mean 'kitchen/0'?\n"
+        )
+        assert us("logs", "kitchen/0", "--since", "yesterday").returncode == 2
+        assert "is no regular expression" in us("logs", "--grep", "(").stderr
+
+
+class TestTop:
+    def test_it_looks_again_and_again_also_over_lives_of_the_stage(self, us: Any, until: Any) -> None:
+        looking = us.start("top", "--period", "0.2", "-o", "json")
+        first = json.loads(looking.wait_line("stage"))["stage"]
+        os.kill(first["pid"], signal.SIGKILL)
+
+        looking.wait_line(f'"epoch": {first["epoch"] + 1}')
+        looking.interrupt()
+
+        assert looking.finish() == 0
+        assert looking.err == ""
+
+    def test_who_asks_while_the_stage_is_away_waits_for_it(self, us: Any) -> None:
+        stage = loads(us("ps", "-o", "json"))["stage"]
+        os.kill(stage["pid"], signal.SIGKILL)
+
+        again = loads(us("ps", "-o", "json"))["stage"]
+
+        assert again["epoch"] == stage["epoch"] + 1
+
+
 class TestTypos:
     def test_a_command_that_is_not_there_has_a_nearest_one(self, us: Any) -> None:
         result = us("scael", "kitchen=3")
@@ -378,6 +453,7 @@ class TestTypos:
             "down",
             "events",
             "kill",
+            "logs",
             "ps",
             "reset",
             "restart",

@@ -135,7 +135,7 @@ class TestAKilledProcess:
         before = {name: outcome.unwrap() for name, outcome in brigade.broadcast("who").result().items()}
         [pid] = {who[2] for who in before.values()}
 
-        with pytest.raises(ActorError, match="brigade/1, brigade/2 live in the process of brigade/0"):
+        with pytest.raises(ActorError, match=r"brigade/0 \(pid \d+\) is also that of brigade/1, brigade/2;"):
             cluster.kill("brigade/0").result()
         os.kill(pid, signal.SIGKILL)
 

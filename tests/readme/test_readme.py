@@ -151,6 +151,7 @@ def test_the_commands_of_the_tour_work(place: Path) -> None:
     state = json.loads(outputs["understudy ps -o json"])
     assert {service["name"]: service["ready"] for service in state["services"]} == {"kitchen": 4, "cellar": 2}
     assert "└── cellar/1" in outputs["understudy tree"]
+    assert re.search(r"kitchen/\d life 1  cooked  dish=steak", outputs["understudy logs kitchen --since 5m"])
     assert "scales from 2 to 4" in outputs["understudy events --last 20"]
 
 
@@ -182,5 +183,5 @@ def test_ci_runs_the_command_that_the_readme_shows() -> None:
 def test_no_command_of_the_readme_is_left_untested() -> None:
     """Whoever adds one adds its test; only installing, the tests themselves and benchmarks may be missing."""
     assert [line for line in COMMANDS if not line.startswith("understudy ")] == []
-    assert len(COMMANDS) == 17
+    assert len(COMMANDS) == 18
     assert len(PYTHON) == 4
