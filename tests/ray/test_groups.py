@@ -228,6 +228,7 @@ class TestAStageThatDies:
         cluster.scale("store", 2).result()
         burn(cluster.service("stove"))
         seen.wait_row("sink", state="failed")
+        seen.wait_row("sink/0", pid=None)
         before = cluster.ps().result()
 
         os.kill(before["stage"]["pid"], signal.SIGKILL)
