@@ -77,6 +77,8 @@ class Ensemble(Actor):
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._reasons: dict[str, str] = {}
         """Why each part ended, or did not start, the last time."""
+        self._bad_start = ""
+        """Why the last part that did not start did not."""
         self._reason = ""
         """Why the group itself gave up."""
         self._is_stopping = False
@@ -149,6 +151,7 @@ class Ensemble(Actor):
         """Revive a group that has failed, and all that is in it, with fresh limits; False when it has not."""
         if not self._failed:
             return False
+        self._failed = ""
         if self._end is not None:
             await asyncio.shield(self._end)  # what runs of it is still being stopped
         await self._commit(GroupEntry(self.plan.name, ""))
@@ -165,18 +168,15 @@ class Ensemble(Actor):
         self._driver.feed(facts.Exited((name,), exit))
 
     async def describe(self) -> dict[str, Any]:
-        """The group, and what its supervisor knows of each part."""
+        """Why the group has failed, if it has, and what its supervisor knows of each part."""
         children = self._driver.supervision.children()
         return {
             "name": self.plan.name,
-            "strategy": self.plan.strategy,
             "failed": self._failed,
-            "restarts": sum(child.restarts for child in children),
             "parts": {
                 child.id: {
                     "restarts": child.restarts,
                     "last_exit": str(child.last_exit) if child.last_exit is not None else None,
-                    "reason": self._reasons.get(child.id, ""),
                 }
                 for child in children
             },
@@ -206,13 +206,9 @@ class Ensemble(Actor):
         self._end.set_result(exit)
         if self._is_stopping:
             return
-        if not self._reason:
-            first = next(name for name in self.plan.parts if name in self._reasons)
-            self._reason = f"did not start: {self._reasons[first]}"
+        self._reason = self._reason or f"did not start: {self._bad_start}"
         if self._superior is None:
             self._fail_all()
-            # Only now that nobody runs: until then a stage that comes after us has more to do.
-            self._keeping = asyncio.get_running_loop().create_task(self._keep())
         elif self._has_started:
             self._superior(exit, self._reason)
 
@@ -220,6 +216,7 @@ class Ensemble(Actor):
         if self._failed:
             return
         self._failed = self._reason
+        self._keeping = asyncio.get_running_loop().create_task(self._keep())
         self._on_event(
             "group.failed",
             supervisor="stage",
@@ -238,7 +235,7 @@ class Ensemble(Actor):
         await self._commit(GroupEntry(self.plan.name, self._failed))
 
     def _start_failed(self, name: str, error: ActorError) -> Exit:
-        self._reasons[name] = str(error)
+        self._reasons[name] = self._bad_start = str(error)
         return Exit("start_failed", str(error))
 
 

@@ -133,14 +133,31 @@ class Troupe(Actor):
         """Oldest first."""
         self._keeping: asyncio.Task[None] | None = None
         self._starts_kept: asyncio.TimerHandle | None = None
+        self._sending_off: asyncio.Task[None] | None = None
         self._driver = self._new_driver()
 
     async def on_start(self) -> None:
         if self._failed:
             self._end = asyncio.get_running_loop().create_future()
-            self._end.set_result(GAVE_UP)
-            self._name_members()
+            slots = {name: self._company.slot_named(entry.slot) for name, entry in self._entries.items()}
+            for number in range(max([self._size, *(_number(name) + 1 for name in self._living)])):
+                self._spec(self._name(number))
             self._changed()
+            self._sending_off = asyncio.get_running_loop().create_task(self._send_off(slots, self._end))
+
+    async def _send_off(self, slots: dict[str, Slot | None], end: asyncio.Future[Exit]) -> None:
+        """Of a service that has failed with its group some may still run: they were being stopped."""
+        self._meet()
+        await asyncio.gather(*(self._halt(self._members[name], self.plan.shutdown) for name in self._living))
+        self._living.clear()
+        for name, slot in slots.items():
+            if slot is not None:
+                self._company.leave_slot(slot, name)
+            if name in self._members:
+                self._members[name].host, self._members[name].is_registered = None, False
+        end.set_result(GAVE_UP)
+        self._keep_later()
+        self._changed()
 
     async def on_stop(self, exit: Exit) -> None:
         self._is_stopping = True
@@ -172,6 +189,7 @@ class Troupe(Actor):
         `StartFailed` when that is beyond the limits.
         """
         if self._end is not None:
+            await asyncio.shield(self._end)
             self._leave_life_behind()
         self._failed, self._is_stopping, self._has_started = "", False, False
         end = self._end = asyncio.get_running_loop().create_future()
@@ -244,11 +262,6 @@ class Troupe(Actor):
     def _leave_kept(self, names: set[str]) -> None:
         for name in names:
             self._company.leave_slot(self._kept.pop(name), name)
-
-    @property
-    def _is_at_rest(self) -> bool:
-        """True before the first life, and when all members have ended."""
-        return self._end is None or self._end.done()
 
     @property
     def _is_between_lives(self) -> bool:
@@ -448,9 +461,7 @@ class Troupe(Actor):
             for member in self._members.values()
             for slot in (member.slot or self._kept.get(member.name),)
         )
-        # As long as somebody runs, a stage that comes after us has to know that there is more to do.
-        failed = self._failed if self._is_at_rest else ""
-        return ServiceEntry(self.plan.name, self._size, failed, members, dict(self._incarnations))
+        return ServiceEntry(self.plan.name, self._size, self._failed, members, dict(self._incarnations))
 
     def _keep_later(self) -> None:
         """Have the playbill know what has become of this service; nothing waits for it."""

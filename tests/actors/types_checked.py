@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any, assert_type
 
 from actors import Actor, ActorSystem, Exit, Outcome, Ref, Reply
-from supervisors import Cluster, ServiceRef
+from supervisors import App, Cluster, Group, Service, ServiceRef
 
 
 class Chef(Actor):
@@ -129,6 +129,14 @@ async def services(kitchen: ServiceRef[Chef], cluster: Cluster) -> None:
 def exits() -> None:
     Exit("normal")
     Exit("shutdwon")  # type: ignore[arg-type]
+
+
+def groups(kitchen: Service[Chef]) -> App:
+    assert_type(Group("line", kitchen, Group("inner", kitchen), strategy="rest_for_one").name, str)
+    Group("line", kitchen, strategy="rest_for_all")  # type: ignore[arg-type]
+    Group("line", Chef)  # type: ignore[arg-type]
+    Group("line", kitchen, intensity=None)  # type: ignore[arg-type]
+    return App(kitchen, Group("line", kitchen, intensity={"error": 3}), escalate=True)
 
 
 async def gaps(chef: Ref[Chef], kitchen: ServiceRef[Chef]) -> None:

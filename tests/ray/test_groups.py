@@ -6,13 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from players import Burnt, Chef, Foreman, Slow
+from players import Burnt, Chef, Diarist, Foreman, Slow
 
 from actors.errors import ActorError, NotFound, ServiceFailed
-from supervisors import Cluster, Group, Service
+from supervisors import Cluster, Group, Service, settings
 
 pytestmark = pytest.mark.ray
 
@@ -228,6 +229,7 @@ class TestAStageThatDies:
         cluster.scale("store", 2).result()
         burn(cluster.service("stove"))
         seen.wait_row("sink", state="failed")
+        seen.wait_row("sink/0", pid=None)
         before = cluster.ps().result()
 
         os.kill(before["stage"]["pid"], signal.SIGKILL)
@@ -282,6 +284,28 @@ class TestAStageThatDies:
             assert seen.events("group.child_exited") == []
             burn(cluster.service("larder"))  # the windows are empty, and hold one
             seen.wait_row("kitchen/0", state="running", incarnation=3)
+
+    def test_while_a_failed_group_stops_lets_nobody_run_on(
+        self, venue: Any, watch: Any, until: Any, tmp_path: Path
+    ) -> None:
+        diary = tmp_path / "diary"
+        sink = Service("sink", Diarist, args=(str(diary), 1.5), per_host=1)
+        group = Group("strict", sink, Service("stove", Chef, intensity=0), intensity=0)
+        with venue.play(group) as cluster:
+            seen = watch(cluster)
+            pid = seen.row("sink/0")["pid"]
+            burn(cluster.service("stove"))
+            seen.wait_row("sink", state="failed")
+            before = cluster.ps().result()
+
+            os.kill(before["stage"]["pid"], signal.SIGKILL)
+
+            after = until(returned_after(cluster, before))
+            assert [row["state"] for row in after["services"]] == ["failed", "failed"]
+            until(lambda: settings.process_start_time(pid) is None)
+            assert diary.read_text().splitlines() == ["sink/0 started", "sink/0 stopped shutdown"]
+            assert cluster.reset("strict").result()["state"] == "running"
+            assert cluster.service("sink").pid().result(10) != pid
 
     def test_an_app_that_stops_while_a_group_restarts_leaves_nothing(self, venue: Any, watch: Any) -> None:
         line = Group(

@@ -134,7 +134,7 @@ async def test_a_service_that_gives_up_is_an_incident_of_its_group(
     await bill.wait_notes(*notes)
     assert ("group.restarting", "b") in bill.events
     told = (await bill.top.describe())["parts"]
-    assert told["b"] == {"restarts": 1, "last_exit": str(GAVE_UP), "reason": "gave up: error (Burnt)"}
+    assert told["b"] == {"restarts": 1, "last_exit": str(GAVE_UP)}
 
 
 async def test_services_start_one_after_the_other(system: ActorSystem) -> None:
@@ -198,6 +198,19 @@ async def test_a_first_start_that_fails_fails_the_group(system: ActorSystem) -> 
     )
 
 
+async def test_a_reset_that_fails_says_why_it_did(shop: Bill) -> None:
+    """And not why something else had failed before."""
+    await shop.give_up("a")
+    await shop.wait_notes("halt c", "halt b", "begin a", "begin b", "begin c")
+    await shop.give_up("a")
+    await wait_until(lambda: "halt b" in shop.notes)
+    shop.bad_starts["c"] = 1
+
+    assert not await shop.top.reset()
+
+    assert (await shop.top.describe())["failed"] == "did not start: c did not start: no stove"
+
+
 async def test_a_restart_that_fails_is_the_next_incident(system: ActorSystem) -> None:
     bill = Bill(system, group("shop", "a", "b", intensity=2))
     await bill.top.begin()
@@ -219,8 +232,7 @@ async def test_a_group_that_gives_up_in_a_group_is_an_incident_of_the_outer_one(
 
     await bill.wait_notes("halt c", "halt d", "begin b", "begin c", "begin d")
     told = (await bill.top.describe())["parts"]["inner"]
-    assert told["reason"] == "gave up: b gave up: error (Burnt)"
-    assert told["restarts"] == 1
+    assert told == {"restarts": 1, "last_exit": str(GAVE_UP)}
     assert (await bill.top.describe())["failed"] == ""
 
 
@@ -280,3 +292,14 @@ async def test_a_group_goes_on_starting_when_nobody_listens_any_more(system: Act
     await bill.give_up("a")
 
     await bill.wait_notes("begin a")
+
+
+async def test_two_resets_at_once_are_one(shop: Bill) -> None:
+    for _ in range(2):
+        await shop.give_up("c")
+    await wait_until(lambda: "halt a" in shop.notes)
+    shop.notes.clear()
+
+    assert sorted([await each for each in (shop.top.reset(), shop.top.reset())]) == [False, True]
+
+    await shop.wait_notes("begin a", "begin b", "begin c")

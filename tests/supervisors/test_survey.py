@@ -37,8 +37,7 @@ def told(group: str, failed: str = "", **parts: int) -> dict[str, Any]:
     """What the supervisor of a group says: how often it has restarted each part."""
     last_exit = str(Exit("shutdown", "intensity"))
     known = {
-        name: {"restarts": times, "last_exit": last_exit if times else None, "reason": ""}
-        for name, times in parts.items()
+        name: {"restarts": times, "last_exit": last_exit if times else None} for name, times in parts.items()
     }
     return {"name": group, "failed": failed, "parts": known}
 

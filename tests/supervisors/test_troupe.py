@@ -14,7 +14,7 @@ from actors.system import ActorSystem
 from actors.testing import wait_until
 from supervisors.company import Host, Slot
 from supervisors.exits import Verdict
-from supervisors.playbill import ServiceEntry
+from supervisors.playbill import LivingMember, MemberEntry, ServiceEntry
 from supervisors.registry import MemberView, ServiceView
 from supervisors.service import Service
 from supervisors.troupe import Troupe, is_at_leisure
@@ -34,11 +34,13 @@ class Orders:
 
     def __init__(self, outcome: tuple[str, Any]) -> None:
         self._outcome = outcome
+        self.stopped: list[str] = []
 
     async def start_member(self, *order: Any) -> tuple[str, Any]:
         return self._outcome
 
-    async def stop_member(self, *order: Any) -> tuple[str, str, str]:
+    async def stop_member(self, epoch: int, name: str, *order: Any) -> tuple[str, str, str]:
+        self.stopped.append(name)
         return "shutdown", "", ""
 
     def tell(self, *order: Any) -> None: ...
@@ -64,6 +66,9 @@ class Company:
             self.hosts.append(slot.host)
         return slot.host
 
+    def slot_named(self, name: str | None) -> Slot | None:
+        return self.slot if name == self.slot.name else None
+
     def leave_slot(self, slot: Slot, member: str) -> None:
         slot.members.pop(member, None)
 
@@ -77,6 +82,7 @@ class Show:
         intensity: int,
         in_group: bool = False,
         outcome: tuple[str, Any] = ("started", None),
+        failed: str = "",
     ) -> None:
         self.company = Company(outcome)
         self.events: list[str] = []
@@ -97,12 +103,21 @@ class Show:
             lambda event, **fields: self.events.append(event),
             commit,
             1,
-            None,
-            {},
+            self.left_behind(failed) if failed else None,
+            {"kitchen/0": (self.company.hosts[0], LivingMember(7, 3, True, True))} if failed else {},
             {},
             (lambda exit, reason: self.gave_up.append(reason)) if in_group else None,
         )
-        self.begun = self.troupe.begin()
+        self.begun = self.troupe.begin() if not failed else None
+
+    def left_behind(self, failed: str) -> ServiceEntry:
+        """What a stage has left that went away while it stopped the only member."""
+        slot = self.company.slot
+        slot.members["kitchen/0"] = None
+        slot.host = Host("host-0", "node", None, pid=1, slot=slot, service="kitchen")
+        slot.host.ref = Orders(("started", None))  # type: ignore[assignment]
+        self.company.hosts.append(slot.host)
+        return ServiceEntry("kitchen", 1, failed, (MemberEntry("kitchen/0", 7, 3, slot.name, True),), {})
 
     async def state(self) -> tuple[str, str | None]:
         """Of the service, and why its member ended last."""
@@ -233,16 +248,15 @@ class TestInAGroup:
         assert (await moved)["size"] == 2
         assert [member["state"] for member in (await show.troupe.describe())[1]] == ["running", "running"]
 
-    async def test_failing_with_the_group_is_told_at_once_and_kept_when_nobody_runs(self, show: Show) -> None:
+    async def test_failing_with_the_group_is_told_and_kept_at_once(self, show: Show) -> None:
         await show.troupe.fail("group shop gave up")
         await wait_until(lambda: show.views[-1].state == "failed")
         assert show.views[-1].reason == "group shop gave up"
-        assert show.kept[-1].failed == ""
+        await wait_until(lambda: show.kept[-1].failed == "group shop gave up")
 
         await show.troupe.halt()
-
-        await wait_until(lambda: show.kept[-1].failed == "group shop gave up")
         await show.troupe.begin()
+
         assert (await show.state())[0] == "running"
 
     async def test_after_a_halt_for_good_nobody_waits(self, show: Show) -> None:
@@ -340,3 +354,18 @@ async def test_what_has_been_begun_is_in_the_playbill_soon(system: ActorSystem) 
     await wait_until(
         lambda: show.kept[-1].members[0].incarnation == 2 and show.kept[-1].members[0].is_running
     )
+
+
+async def test_who_still_runs_of_a_failed_service_goes_on_being_stopped(system: ActorSystem) -> None:
+    """The stage went away in the middle of it; the next one starts nobody before that is done."""
+    show = Show(system, intensity=0, in_group=True, failed="group shop gave up")
+    host: Any = show.company.hosts[0]
+    await wait_until(lambda: show.company.slot.members == {})
+    assert host.ref.stopped == ["kitchen/0"]
+    assert (await show.state())[0] == "failed"
+    show.company.slot.host = None
+
+    await show.troupe.begin()
+
+    [member] = (await show.troupe.describe())[1]
+    assert (member["state"], member["incarnation"], len(show.company.hosts)) == ("running", 4, 2)
