@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any, assert_type
 
 from actors import Actor, ActorSystem, Exit, Outcome, Ref, Reply
-from supervisors import Cluster, ServiceRef
+from supervisors import Cluster, Service, ServiceRef
 
 
 class Chef(Actor):
@@ -124,6 +124,11 @@ async def services(kitchen: ServiceRef[Chef], cluster: Cluster) -> None:
         assert_type(outcome.ok, bool)
     kitchen.ask(Chef.cook, 7)  # type: ignore[call-overload]
     kitchen.ask(Waiter.serve, 7)  # type: ignore[call-overload]
+
+
+def described() -> None:
+    assert_type(Service("kitchen", Chef, understudies=1), Service[Chef])
+    Service("kitchen", Chef, understudies="1")  # type: ignore[arg-type]
 
 
 def exits() -> None:
