@@ -3,7 +3,7 @@ The understudies: processes that wait to take over.
 
 Each node has a pool of blank ones for everybody. A service may reserve its own, on every node
 where it has members; they have done beforehand what its actors' `warm` does, and take over for
-nobody else. Missing ones are started in the background, one at a time and after the restarts;
+nobody else. Missing ones are started in the background, few at a time and after the restarts;
 those that fail wait longer each time. When memory is short they are the first to go.
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from actors.clock import Clock
 from actors.errors import ActorError, DeadlineExceeded
 from actors.exit import Exit
-from supervisors import memory
+from supervisors import memory, placement
 from supervisors.backoff import Backoff
 from supervisors.placement import NodeLike
 from supervisors.service import ServicePlan
@@ -81,6 +81,11 @@ def choose(hosts: Iterable[Host], post: Post) -> Host | None:
         host for host in hosts if host.node_id == post.node_id and host.reserved_for in (None, post.service)
     ]
     return min(fitting, key=_readiness, default=None)
+
+
+def at_a_time(cpus: int) -> int:
+    """How many processes may start side by side: an interpreter's boot takes a CPU for half a second."""
+    return max(1, cpus // 4)
 
 
 def _post(host: Host) -> Post:
@@ -255,20 +260,23 @@ class Understudies:
             self._clock.call_later(_PAUSE, self.refill)
 
     def refill(self) -> None:
-        """Start one where one is missing, the next when this one is up; let go whom nobody wants."""
+        """Start one where one is missing, the next when it is up; let go whom nobody wants."""
         if self._is_closed:
             return
         reserved = {name: plan.understudies for name, plan in self._plans.items() if plan.understudies}
         posts = wanted(self._blanks, self._nodes(), reserved, self._slots())
         for host in surplus(self.waiting(), posts):
             self._end(host, Exit("shutdown", "nobody needs it"))
-        if self._is_short or any(not host.address for host in self._hosts()):
-            return  # one at a time; each hello looks again
+        at_once = at_a_time(placement.cpus(self._nodes())) - sum(not host.address for host in self._hosts())
+        if self._is_short or at_once < 1:
+            return  # each hello looks again
         now = self._clock.now()
         lacking = missing(self.waiting(), posts)
         due = [post for post in lacking if self._not_before.get(post, 0.0) <= now]
         if due:
             self._spawn(due[0])
+            if at_once > 1:
+                self.refill()
         elif lacking:
             soonest = min(self._not_before[post] for post in lacking)
             self._clock.call_later(soonest - now + 0.001, self.refill)

@@ -126,6 +126,11 @@ async def services(kitchen: ServiceRef[Chef], cluster: Cluster) -> None:
     kitchen.ask(Waiter.serve, 7)  # type: ignore[call-overload]
 
 
+def described() -> None:
+    assert_type(Service("kitchen", Chef, understudies=1), Service[Chef])
+    Service("kitchen", Chef, understudies="1")  # type: ignore[arg-type]
+
+
 def exits() -> None:
     Exit("normal")
     Exit("shutdwon")  # type: ignore[arg-type]

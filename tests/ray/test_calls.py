@@ -74,6 +74,12 @@ class TestRouting:
         assert len({outcome.unwrap()[2] for outcome in alone.values()}) == 3
         assert len({outcome.unwrap()[2] for outcome in shared.values()}) == 1
 
+    def test_members_run_at_the_priority_of_the_program_that_started_them(self, kitchen: Any) -> None:
+        """Ray's own workers stand behind everything else on the machine, and so would each restart."""
+        _, _, pid = kitchen.member(0).who().result()
+
+        assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, os.getpid())
+
     def test_a_member_is_called_by_number(self, kitchen: Any) -> None:
         assert [kitchen.member(n).who().result()[0] for n in range(3)] == [
             "kitchen/0",

@@ -29,7 +29,7 @@ SHELL = [
 ]
 INSTALLING = [line for line in SHELL if "pip install" in line]
 COMMANDS = [line for line in SHELL if "pip install" not in line]
-APP, ASYNC, IN_PROCESS, GROUP = PYTHON
+APP, ASYNC, IN_PROCESS, GROUP, WARM = PYTHON
 
 
 @pytest.fixture
@@ -130,6 +130,16 @@ def test_the_group_restarts_what_the_readme_says(place: Path) -> None:
     assert out.splitlines() == ["ValueError", "a room for two (life 1)"]
 
 
+def test_a_warm_understudy_takes_over(place: Path) -> None:
+    (place / "vision.py").write_text(WARM)
+
+    first, second = run([sys.executable, "vision.py"], place).splitlines()
+
+    assert first.startswith("a.png is a cat, says cats.bin, loaded by process ")
+    assert second.startswith("b.png is a cat, says cats.bin, loaded by process ")
+    assert first.split()[-1] != second.split()[-1]
+
+
 def test_the_commands_of_the_tour_work(place: Path) -> None:
     up_line, *tour = COMMANDS[
         COMMANDS.index("understudy up restaurant.py") : COMMANDS.index("understudy down") + 1
@@ -184,4 +194,4 @@ def test_no_command_of_the_readme_is_left_untested() -> None:
     """Whoever adds one adds its test; only installing, the tests themselves and benchmarks may be missing."""
     assert [line for line in COMMANDS if not line.startswith("understudy ")] == []
     assert len(COMMANDS) == 18
-    assert len(PYTHON) == 4
+    assert len(PYTHON) == 5

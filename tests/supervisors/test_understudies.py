@@ -126,7 +126,7 @@ class Director:
 class Wings:
     """All that understudies know of the company."""
 
-    def __init__(self, clock: ManualClock, blanks: int = 1) -> None:
+    def __init__(self, clock: ManualClock, blanks: int = 1, cpus: int = 2) -> None:
         self.hosts: list[Host] = []
         self.spawned: list[Post] = []
         self.ended: list[tuple[str, Exit]] = []
@@ -140,7 +140,7 @@ class Wings:
             clock,
             hosts=lambda: self.hosts,
             slots=lambda: self.slots,
-            nodes=lambda: [Node("n1")],
+            nodes=lambda: [Node("n1", resources={"CPU": cpus})],
             spawn=self._spawn,
             end=self._end,
             on_event=lambda event, **fields: self.events.append({"event": event, **fields}),
@@ -198,6 +198,14 @@ async def test_one_at_a_time_is_started_the_blank_ones_first(wings: Wings) -> No
         ("opera", "ready"),
     ]
     assert reserved.ref.limits == [7.0]  # type: ignore[union-attr]
+
+
+async def test_a_large_machine_starts_several_side_by_side(clock: ManualClock) -> None:
+    wings = Wings(clock, blanks=5, cpus=12)
+
+    wings.understudies.refill()
+
+    assert wings.spawned == [Post("n1")] * 3
 
 
 async def test_a_failed_warm_is_told_and_tried_again_after_longer_and_longer(
