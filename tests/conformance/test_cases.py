@@ -17,7 +17,7 @@ ELSEWHERE = {
 }
 
 
-def tested(folder: Path) -> set[int]:
+def cases_below(folder: Path) -> set[int]:
     """The cases that tests below *folder* are named by."""
     source = "".join(path.read_text() for path in folder.rglob("test_*.py"))
     names = " ".join(re.findall(r"def test_((?:c\d\d_)+)", source))
@@ -25,11 +25,11 @@ def tested(folder: Path) -> set[int]:
 
 
 def test_every_case_has_a_test_or_a_reason() -> None:
-    assert set(range(1, 57)) - tested(TESTS) - ELSEWHERE.keys() == set()
+    assert set(range(1, 57)) - cases_below(TESTS) - ELSEWHERE.keys() == set()
 
 
 def test_a_reason_is_gone_once_there_is_a_test() -> None:
-    assert tested(TESTS) & ELSEWHERE.keys() == set()
+    assert cases_below(TESTS) & ELSEWHERE.keys() == set()
 
 
 ON_HOSTS = {14, 15, 16, 17, 18, 19, 20, 23, 25, 27, 28, 29, 31, 40, 41, 44, 46, 47, 48, 51, 52}
@@ -37,4 +37,4 @@ ON_HOSTS = {14, 15, 16, 17, 18, 19, 20, 23, 25, 27, 28, 29, 31, 40, 41, 44, 46, 
 
 
 def test_cases_of_processes_are_tested_on_hosts_too() -> None:
-    assert ON_HOSTS - tested(TESTS / "ray") == set()
+    assert ON_HOSTS - cases_below(TESTS / "ray") == set()
