@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -228,10 +228,16 @@ def top(app_name: str | None, period: float, output: str) -> None:
 def _looks(app_name: str | None, period: float) -> Iterator[Any]:
     """What `ps` says, again and again, over all lives of the stage; `Unavailable` at the app's end."""
     while True:
-        with _door(app_name) as door, suppress(Unavailable):
-            while True:
-                yield door.ask("stage", "ps")
-                time.sleep(period)
+        _record(app_name)
+        try:
+            with _door(app_name) as door:
+                while True:
+                    yield door.ask("stage", "ps")
+                    time.sleep(period)
+        except ActorError as error:
+            if error.status not in ("UNAVAILABLE", "FAILED_PRECONDITION"):  # it is away, or stopping
+                raise
+        time.sleep(0.05)
 
 
 @main.command()

@@ -323,7 +323,15 @@ class Company:
             if node.node_id == node_id and node.alive and evidence.refuses(node.raylet_socket):
                 self._lost.add(node.node_id)
                 self._nodes = self._as_known(self._nodes)
-                self._on_event("node.lost", node=node_id, reason="its Ray process has ended")
+                reason = "its Ray process has ended"
+                self._on_event(
+                    "node.lost",
+                    supervisor="company",
+                    context="node_lost",
+                    reason=reason,
+                    child=node_id,
+                    node=node_id,
+                )
         return ("node_lost", "its Ray process has ended") if node_id in self._lost else None
 
     def is_lost(self, node_id: str | None) -> bool:

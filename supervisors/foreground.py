@@ -37,6 +37,7 @@ _SHOWN = (
     "service.failed",
     "service.scaled",
     "host.failed",
+    "node.lost",
     "service.restarted",
     "service.reset",
     "group.restarting",

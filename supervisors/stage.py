@@ -557,7 +557,16 @@ class Stage(Actor):
                 f"the process of {member} (pid {host.pid}) is also that of {', '.join(neighbours)};"
                 " say yes to kill them all"
             )
-        self._note("member.killed", member=member, pid=host.pid, with_it=neighbours)
+        self._note(
+            "member.killed",
+            supervisor=host.service,
+            context="killed",
+            reason="order",
+            child=member,
+            member=member,
+            pid=host.pid,
+            with_it=neighbours,
+        )
         self._company.kill(host, Exit("killed", "order"))
         while not host.dead:
             await asyncio.sleep(0.001)

@@ -669,6 +669,7 @@ class Troupe(Actor):
             service=self.plan.name,
             restarts=report.restarts,
             delay=round(report.delay, 3),
+            traceback=member.traceback if report.what == "start_failed" and member is not None else "",
         )
         self._changed()
 
@@ -786,7 +787,7 @@ class Troupe(Actor):
         try:
             host = await self._company.man(slot, self.plan, lambda reason: self._pend(member, reason))
         except ActorError as error:
-            member.last_exit = Exit("start_failed", str(error))
+            member.last_exit, member.traceback = Exit("start_failed", str(error)), ""
             self._driver.feed(facts.StartFailed(member.name, member.last_exit))
             return
         self._pend(member, "")
@@ -842,7 +843,15 @@ class Troupe(Actor):
             member.pending = reason
             member.has_settled = member.has_settled or bool(reason)
             if reason:
-                self._on_event("member.pending", member=member.name, service=self.plan.name, reason=reason)
+                self._on_event(
+                    "member.pending",
+                    supervisor=self.plan.name,
+                    context="pending",
+                    reason=reason,
+                    child=member.name,
+                    member=member.name,
+                    service=self.plan.name,
+                )
             self._changed()
 
     async def _halt(self, member: Member, shutdown: Shutdown) -> None:

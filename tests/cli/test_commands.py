@@ -478,9 +478,16 @@ def test_the_doctor_finds_the_running_app_and_nothing_stale(us: Any) -> None:
 
 def test_ctrl_c_stops_the_app_and_leaves_nothing(us: Any, up: Any) -> None:
     """The last test here: it ends the app that the others used."""
+    following, looking = us.start("logs", "-f"), us.start("top", "-o", "json")
+    following.wait_line("printed")
+    looking.wait_line("kitchen")
+
     up.interrupt()
 
     assert up.finish() == 0
+    assert following.finish() == 0
+    assert looking.finish() == 4
+    assert looking.err.startswith("understudy: no app is running here")
     assert up.out.splitlines()[-2:] == ["stopping …", "bistro is down"]
     assert us.left() == []
     assert us("ps").returncode == 4

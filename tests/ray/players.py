@@ -284,3 +284,58 @@ class Soloist(Actor):
 
     async def score(self) -> int:
         return int(Path("/proc/self/oom_score_adj").read_text())
+
+
+class Player(Actor):
+    """A child of the conformance list: counts, writes its diary, and ends as it is told."""
+
+    expected = (UnknownDish,)
+    mailbox = 3
+
+    def __init__(self, diary: str, *moods: str) -> None:
+        """*moods*: what its starts come to, in this order, and then like the last; "ok" without any."""
+        self.diary = Path(diary)
+        self.moods = moods or ("ok",)
+        self.count = 0
+        self.patience = 0.0
+        self._write("init")
+
+    def _write(self, line: str) -> None:
+        with self.diary.open("a") as file:
+            file.write(f"{time.monotonic()} {self.context.name} {self.context.incarnation} {line}\n")
+
+    async def on_start(self) -> None:
+        mood = self.moods[min(self.context.incarnation, len(self.moods)) - 1]
+        if mood == "fail":
+            raise Burnt("at the start")
+        self._write("start")
+
+    async def on_stop(self, exit: Exit) -> None:
+        self._write("cleans up")
+        await asyncio.sleep(self.patience)
+        self._write(f"stop {exit}")
+
+    async def who(self) -> tuple[str, int, int]:
+        return self.context.name, self.context.incarnation, os.getpid()
+
+    async def add(self) -> int:
+        self.count += 1
+        if self.count == 100:
+            os._exit(9)
+        return self.count
+
+    async def need(self, seconds: float) -> None:
+        """Take so long for its cleanup."""
+        self.patience = seconds
+
+    async def nap(self, seconds: float) -> None:
+        self._write("naps")
+        await asyncio.sleep(seconds)
+
+    async def end(self, how: str) -> None:
+        if how == "error":
+            raise Burnt("on request")
+        if how == "kill":
+            os._exit(9)
+        kind, _, detail = how.partition(" ")
+        self.context.stop(kind, detail or None)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from actors.events import log_sink
+from actors.events import ActorExited, log_sink
 from actors.exit import Exit
+from actors.throttle import Throttle
 from supervisors.events import ChildReported
 
 BURNT = Exit("error", ValueError("burnt"))
@@ -37,3 +38,22 @@ def test_the_ordinary_course_is_not_logged(
     log_sink(ChildReported("kitchen", context, exit, "cook", 1))
 
     assert capsys.readouterr().err == ""
+
+
+def test_a_storm_is_a_few_lines_and_the_users_traceback_stands_in_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.events._throttle", Throttle())
+    try:
+        raise ValueError("burnt")
+    except ValueError as error:
+        exit = Exit("error", error)
+
+    for life in range(2000):
+        log_sink(ActorExited("kitchen/0", life, exit, 0))
+        log_sink(ChildReported("kitchen", "backing_off", exit, "kitchen/0", life, 0.1))
+
+    lines = capsys.readouterr().err
+    assert lines.count("actor.exited") <= 6
+    assert lines.count("backing_off") <= 6
+    assert lines.count('raise ValueError("burnt")') == lines.count("actor.exited")
