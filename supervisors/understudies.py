@@ -83,9 +83,13 @@ def choose(hosts: Iterable[Host], post: Post) -> Host | None:
     return min(fitting, key=_readiness, default=None)
 
 
-def at_a_time(cpus: int) -> int:
-    """How many processes may start side by side: an interpreter's boot takes a CPU for half a second."""
-    return max(1, cpus // 4)
+def at_a_time(cpus: int, *, is_bare: bool) -> int:
+    """
+    How many processes may start side by side: an interpreter's boot takes a CPU for half a second.
+
+    One more where nobody is ready: ends that come faster than that would else wait for ever longer.
+    """
+    return max(1, cpus // 4) + is_bare
 
 
 def _post(host: Host) -> Post:
@@ -267,7 +271,9 @@ class Understudies:
         posts = wanted(self._blanks, self._nodes(), reserved, self._slots())
         for host in surplus(self.waiting(), posts):
             self._end(host, Exit("shutdown", "nobody needs it"))
-        at_once = at_a_time(placement.cpus(self._nodes())) - sum(not host.address for host in self._hosts())
+        is_bare = not any(host.readiness == "ready" for host in self.waiting())
+        starting = sum(not host.address for host in self._hosts())
+        at_once = at_a_time(placement.cpus(self._nodes()), is_bare=is_bare) - starting
         if self._is_short or at_once < 1:
             return  # each hello looks again
         now = self._clock.now()
