@@ -143,6 +143,8 @@ class Understudies:
         self._not_before: dict[Post, float] = {}
         self._up_at: dict[Host, float] = {}
         self._is_short = False
+        self.is_counted = True
+        """False while a new stage still takes over who is there: nobody is missed, or too many, meanwhile."""
         self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -265,7 +267,7 @@ class Understudies:
 
     def refill(self) -> None:
         """Start one where one is missing, the next when it is up; let go whom nobody wants."""
-        if self._is_closed:
+        if self._is_closed or not self.is_counted:
             return
         reserved = {name: plan.understudies for name, plan in self._plans.items() if plan.understudies}
         posts = wanted(self._blanks, self._nodes(), reserved, self._slots())

@@ -345,3 +345,17 @@ async def test_an_understudy_never_sees_a_device_before_ray_has_told_which(wings
     assert wings.understudies.take(seat) is None
     seat.gpu_ids = ("0",)
     assert wings.understudies.take(seat) is wings.hosts[0]
+
+
+async def test_a_stage_that_takes_over_counts_before_it_misses_anybody(wings: Wings) -> None:
+    """Hosts are taken over one after the other."""
+    wings.understudies.is_counted = False
+    wings.hosts.append(host("a", service="opera", readiness="starting"))
+    await wings.come_up(("ready", None))
+    wings.hosts.append(host("b", readiness="starting"))
+    await wings.come_up(("ready", None))
+
+    wings.understudies.is_counted = True
+    wings.understudies.refill()
+
+    assert (wings.spawned, wings.ended) == ([], [])
