@@ -214,6 +214,7 @@ class Company:
 
     async def take_over(self, playbill: Playbill, realities: list[HostReality]) -> None:
         """Go on with the slots of *playbill* and the processes that are really there."""
+        self.understudies.is_counted = False
         await self.look_at_nodes()
         self._task(self._watch_lifelines())
         self._task(self._heartbeat.run())
@@ -236,6 +237,7 @@ class Company:
             if not slot.members:
                 self._slots.pop(slot.name)
                 self._task(self._give_back(slot))
+        self.understudies.is_counted = True
         self.understudies.refill()
 
     async def _fence(self, playbill: Playbill, answered: set[str]) -> None:

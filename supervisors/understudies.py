@@ -83,9 +83,13 @@ def choose(hosts: Iterable[Host], post: Post) -> Host | None:
     return min(fitting, key=_readiness, default=None)
 
 
-def at_a_time(cpus: int) -> int:
-    """How many processes may start side by side: an interpreter's boot takes a CPU for half a second."""
-    return max(1, cpus // 4)
+def at_a_time(cpus: int, *, is_bare: bool) -> int:
+    """
+    How many processes may start side by side: an interpreter's boot takes a CPU for half a second.
+
+    One more where nobody is ready: ends that come faster than that would else wait for ever longer.
+    """
+    return max(1, cpus // 4) + is_bare
 
 
 def _post(host: Host) -> Post:
@@ -139,6 +143,8 @@ class Understudies:
         self._not_before: dict[Post, float] = {}
         self._up_at: dict[Host, float] = {}
         self._is_short = False
+        self.is_counted = True
+        """False while a new stage still takes over who is there: nobody is missed, or too many, meanwhile."""
         self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -261,13 +267,15 @@ class Understudies:
 
     def refill(self) -> None:
         """Start one where one is missing, the next when it is up; let go whom nobody wants."""
-        if self._is_closed:
+        if self._is_closed or not self.is_counted:
             return
         reserved = {name: plan.understudies for name, plan in self._plans.items() if plan.understudies}
         posts = wanted(self._blanks, self._nodes(), reserved, self._slots())
         for host in surplus(self.waiting(), posts):
             self._end(host, Exit("shutdown", "nobody needs it"))
-        at_once = at_a_time(placement.cpus(self._nodes())) - sum(not host.address for host in self._hosts())
+        is_bare = not any(host.readiness == "ready" for host in self.waiting())
+        starting = sum(not host.address for host in self._hosts())
+        at_once = at_a_time(placement.cpus(self._nodes()), is_bare=is_bare) - starting
         if self._is_short or at_once < 1:
             return  # each hello looks again
         now = self._clock.now()

@@ -155,13 +155,13 @@ class Wings:
         self.ended.append((host.name, why))
 
     async def come_up(self, *outcomes: Any) -> Host:
-        """The newest one says hello."""
-        newest = self.hosts[-1]
-        newest.address, newest.ref = "ipc://x", Director(*outcomes)  # type: ignore[assignment]
-        self.understudies.up(newest)
+        """The oldest of those that start says hello."""
+        first = next(host for host in self.hosts if not host.address)
+        first.address, first.ref = "ipc://x", Director(*outcomes)  # type: ignore[assignment]
+        self.understudies.up(first)
         await turns()
         self.understudies.refill()
-        return newest
+        return first
 
     def die(self, host: Host) -> None:
         host.dead = True
@@ -183,18 +183,25 @@ def wings(clock: ManualClock) -> Wings:
 FAILED = ("failed", ("start_failed", "OSError: no model", "Traceback"))
 
 
-async def test_one_at_a_time_is_started_the_blank_ones_first(wings: Wings) -> None:
+async def test_the_blank_ones_are_started_first_one_at_a_time_unless_nobody_is_ready(
+    clock: ManualClock,
+) -> None:
+    wings = Wings(clock, blanks=3)
     wings.understudies.refill()
     wings.understudies.refill()
-    assert wings.spawned == [Post("n1")]
+    assert wings.spawned == [Post("n1")] * 2
 
     await wings.come_up(("ready", None))
-    assert wings.spawned == [Post("n1"), Post("n1", "opera")]
+    assert len(wings.spawned) == 2
+    await wings.come_up(("ready", None))
+    assert len(wings.spawned) == 3
+    await wings.come_up(("ready", None))
+    assert wings.spawned == [*[Post("n1")] * 3, Post("n1", "opera")]
 
     reserved = await wings.come_up(("ready", None))
-    assert len(wings.spawned) == 2
+    assert len(wings.spawned) == 4
     assert [(row["service"], row["state"]) for row in wings.understudies.rows()] == [
-        (None, "ready"),
+        *[(None, "ready")] * 3,
         ("opera", "ready"),
     ]
     assert reserved.ref.limits == [7.0]  # type: ignore[union-attr]
@@ -205,7 +212,11 @@ async def test_a_large_machine_starts_several_side_by_side(clock: ManualClock) -
 
     wings.understudies.refill()
 
-    assert wings.spawned == [Post("n1")] * 3
+    assert wings.spawned == [Post("n1")] * 4  # and one more as long as nobody is ready
+    await wings.come_up(("ready", None))
+    assert len(wings.spawned) == 4
+    await wings.come_up(("ready", None))
+    assert len(wings.spawned) == 5
 
 
 async def test_a_failed_warm_is_told_and_tried_again_after_longer_and_longer(
@@ -248,7 +259,7 @@ async def test_one_that_is_never_ready_is_ended(wings: Wings) -> None:
 async def test_one_that_has_taken_over_meanwhile_is_not_judged(wings: Wings) -> None:
     wings.understudies.refill()
     await wings.come_up(("ready", None))
-    reserved = wings.hosts[-1]
+    reserved = next(host for host in wings.hosts if not host.address)
     reserved.service = "opera"
 
     await wings.come_up(FAILED)
@@ -334,3 +345,17 @@ async def test_an_understudy_never_sees_a_device_before_ray_has_told_which(wings
     assert wings.understudies.take(seat) is None
     seat.gpu_ids = ("0",)
     assert wings.understudies.take(seat) is wings.hosts[0]
+
+
+async def test_a_stage_that_takes_over_counts_before_it_misses_anybody(wings: Wings) -> None:
+    """Hosts are taken over one after the other."""
+    wings.understudies.is_counted = False
+    wings.hosts.append(host("a", service="opera", readiness="starting"))
+    await wings.come_up(("ready", None))
+    wings.hosts.append(host("b", readiness="starting"))
+    await wings.come_up(("ready", None))
+
+    wings.understudies.is_counted = True
+    wings.understudies.refill()
+
+    assert (wings.spawned, wings.ended) == ([], [])
