@@ -13,6 +13,7 @@ import pytest
 from players import Burnt, Chef, Diarist, Foreman, Slow
 
 from actors.errors import ActorError, NotFound, ServiceFailed
+from actors.testing import wait_until_sync
 from supervisors import Cluster, Group, Service, settings
 
 pytestmark = pytest.mark.ray
@@ -182,7 +183,12 @@ class TestTheTree:
         cluster.service("crew").burn("cook").result()
 
         helpers = ("crew", "crew/0", "crew/0/helpers")
-        cook = node(cluster.tree().result(), *helpers, "crew/0/helpers/cook")
+
+        def cook_of_now() -> dict[str, Any]:
+            return node(cluster.tree().result(), *helpers, "crew/0/helpers/cook")
+
+        wait_until_sync(lambda: cook_of_now()["state"] == "running", 20)
+        cook = cook_of_now()
         night = node(cluster.tree().result(), *helpers, "crew/0/helpers/night")
         assert (cook["state"], cook["incarnation"], cook["restarts"]) == ("running", 2, 1)
         assert cook["last_exit"] == "error (Burnt: the roux)"
