@@ -35,7 +35,7 @@ _AT_ONCE = 0.002
 """Seconds that idle actors may handle what came in before the loop does anything else."""
 
 _FEW = 8
-"""Messages of one turn up to which that is worth it: behind a mailbox each next one costs 1 µs less."""
+"""Messages of one turn up to which that is worth it: behind a mailbox each next one costs 0.7 µs less."""
 
 _PICKLE = int(Codec.PICKLE)
 _CALLS = (int(Kind.ASK), int(Kind.TELL))

@@ -43,7 +43,7 @@ _TURN = 64
 """Messages a busy actor handles before others on the loop get their turn."""
 
 _WAITING = 8
-"""Runners that may wait for work in one process; a new one costs 4 µs, a waiting one 1.5 KB."""
+"""Runners that may wait for work in one process; a new one costs 8 µs, a waiting one 1.4 KB."""
 
 _NOT_BEGUN = object()
 _STREAMED = object()
@@ -129,7 +129,8 @@ class Runner:
         Begin to handle *message* here and now, in no task but in this one's name; it waits so far.
 
         A handler that never waits is done on return. Saves two turns of the loop and a
-        switch of tasks: 25 µs of a question that comes alone.
+        switch of tasks; with answers that leave in the same turn, 65 µs of the 332 that a
+        question between two processes took.
         """
         self._cell, self._life = cell, life
         method = self._admit(message)

@@ -36,7 +36,7 @@ def dumps(value: Any) -> bytes:
 
 
 FLAT = frozenset((type(None), bool, int, float, str, bytes))
-"""Types that have no buffers beside their pickle: looking for some costs 0.15 µs a message."""
+"""Types that have no buffers beside their pickle: looking for some costs 0.3 µs a message."""
 
 
 def dumps_apart(value: Any, least: int) -> tuple[bytes, list[memoryview]]:

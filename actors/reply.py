@@ -235,7 +235,7 @@ class Reply(Generic[T]):
         future: asyncio.Future[None] = loop.create_future()
         system = self._system
         if system is not None and system._loop is loop:
-            inbox = system._inbox  # looked up, it costs 0.6 µs
+            inbox = system._inbox  # looked up, it costs 0.3 µs
         else:
             inbox = inbox_of(loop)
             if system is not None:

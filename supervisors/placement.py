@@ -12,9 +12,9 @@ from typing import Protocol
 
 _UNITS = {"memory": "memory", "CPU": "CPU", "GPU": "GPU"}
 
-# Seconds in which Ray may place a bundle before anyone is told that it waits. Ray's view of
-# what is free lags by about its report interval (0.1 s), and on a busy machine its scheduler
-# took over 1 s for a bundle with all the room in the world.
+# Seconds in which Ray may place a bundle before anyone is told that it waits. Ray's view of what
+# is free lags, and on a busy machine a bundle with all the room in the world was not placed yet
+# when a service was first called.
 _PATIENCE_WITH_ROOM = 10.0
 _PATIENCE_WITHOUT_ROOM = 1.0
 

@@ -14,6 +14,8 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # `distant`: classes that this process and a far one know by name
 
+from distant import Far  # noqa: E402
+
 
 @pytest.fixture(scope="session", autouse=True)
 def run_root() -> Iterator[Path]:
@@ -27,3 +29,19 @@ def run_root() -> Iterator[Path]:
     else:
         os.environ["UNDERSTUDY_RUN_ROOT"] = before
     shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def lasting(run_root: Path) -> Iterator[Far]:
+    """A process for the tests that leave it alive."""
+    far = Far()
+    yield far
+    far.end()
+
+
+@pytest.fixture
+def far(run_root: Path) -> Iterator[Far]:
+    """A process of the test's own, to be killed."""
+    far = Far()
+    yield far
+    far.end()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +41,6 @@ from actors.transport import open_nng
 from actors.wire import MAX_FRAME, Codec, Kind, Sealer, envelope
 
 from distant import Brittle, Echo, Far, Unlucky, Watcher  # isort: skip
-
-
-@pytest.fixture(scope="module")
-def lasting(run_root: Path) -> Iterator[Far]:
-    """A process for the tests that leave it alive."""
-    far = Far()
-    yield far
-    far.end()
-
-
-@pytest.fixture
-def far(run_root: Path) -> Iterator[Far]:
-    """A process of the test's own, to be killed."""
-    far = Far()
-    yield far
-    far.end()
 
 
 @pytest.fixture

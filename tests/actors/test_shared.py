@@ -110,21 +110,6 @@ class TestSegments:
         assert all(offset + length <= found.size for offset, length in found.places)
 
 
-@pytest.fixture(scope="module")
-def lasting(run_root: Path) -> Iterator[Far]:
-    far = Far()
-    yield far
-    far.end()
-
-
-@pytest.fixture
-def far(run_root: Path) -> Iterator[Far]:
-    """A process of the test's own, to be killed."""
-    far = Far()
-    yield far
-    far.end()
-
-
 @pytest.fixture
 async def near(run_root: Path) -> AsyncIterator[ActorSystem]:
     before = memory_files()

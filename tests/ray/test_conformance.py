@@ -389,8 +389,8 @@ def test_c52_waits_between_restarts_grow_up_to_the_maximum(stage: Stage) -> None
     begun = [at for at, _, what in stage.diary("loop/0") if what == "init"][1:]
     waits = [later - earlier for earlier, later in zip(ended, begun, strict=True)]
     for wait, least in zip(waits, (0, 0, 0, 0.1, 0.2, 0.4, 0.8, 0.8), strict=True):
-        # A first start may be written down before the answer of the one before it is here.
-        assert 0.9 * least - 0.05 <= wait < least + 10
+        # Without a wait the next start may be written down before the answer is here.
+        assert (0.9 * least or -0.1) <= wait < 10 * (least or 0.1)
 
 
 def test_c29_a_brutal_kill_runs_no_cleanup(stage: Stage) -> None:
