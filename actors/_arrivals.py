@@ -11,36 +11,35 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import _controls, events, foreign, pickling
-from actors._message import Message, Origin, RemoteAnswer, RemoteTell, Step
+from actors._message import Origin, RemoteAsk, RemoteMessage, RemoteTell, Step, encode_error
 from actors._peers import Peer
 from actors.address import host_id_of
 from actors.errors import ActorError, InvalidArgument, SerializationError
 from actors.exit import Exit, Terminated
+from actors.pickling import loads
 from actors.ref import Ref, decoding
 from actors.reply import Reply
-from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelopes
+from actors.wire import BadFrame, Codec, Envelope, Kind, Parts, Sealer, envelopes, target_of
 
 if TYPE_CHECKING:
     from actors._remote import Remote
     from actors.system import ActorSystem
     from actors.transport import Transport
 
-_AT_ONCE = 0.002
-"""Seconds that idle actors may handle what came in before the loop does anything else."""
-
-_FEW = 8
-"""Messages of one turn up to which that is worth it: behind a mailbox each next one costs 0.7 µs less."""
+_TARGETS = 10_000
+"""Heads of calls that are remembered; reading one takes 3 µs."""
 
 _PICKLE = int(Codec.PICKLE)
-_CALLS = (int(Kind.ASK), int(Kind.TELL))
+_ASK, _TELL, _VALUE = int(Kind.ASK), int(Kind.TELL), int(Kind.VALUE)
+_MARKS = (_controls.MARK, foreign.MARK)
+"""First letters of what is no plain method."""
 
-_Work = list[tuple[Peer, Envelope, Any]]
+_Work = list[tuple[Peer, list[Parts]]]
 
 
 class Arrivals:
@@ -55,7 +54,7 @@ class Arrivals:
         self._sealer = sealer
         self._unpickles = not foreign
         self._own_id = 0
-        self._at_once_until = 0.0
+        self._targets: dict[bytes | memoryview, tuple[str, int, int, str]] = {}
         self.rejected_frames = 0
         # An answer is settled here and now; the rest concerns cells, and they live on the loop.
         self._at_once: dict[int, Callable[[Peer, Envelope], None]] = {
@@ -67,9 +66,7 @@ class Arrivals:
             Kind.TAKEN: self._taken,
             Kind.REFUSED: self._refused,
         }
-        self._on_loop: dict[int, Callable[[Peer, Envelope, Any], None]] = {
-            Kind.ASK: self._ask,
-            Kind.TELL: self._tell,
+        self._on_loop: dict[int, Callable[[Peer, Envelope], None]] = {
             Kind.CANCEL: self._cancel,
             Kind.WATCH: self._watch,
             Kind.UNWATCH: self._unwatch,
@@ -84,7 +81,6 @@ class Arrivals:
         decoding.system = self._system
         own_id = self._own_id = self._own_id or host_id_of(self._transport.address)
         work: _Work = []
-        settles = self._at_once.get
         for data in frames:
             try:
                 frame = self._sealer.open(data, own_id)
@@ -96,38 +92,50 @@ class Arrivals:
             except Exception as error:
                 self._reject(str(error), len(data))
                 continue
-            for one in batch:
-                try:
-                    at_once = settles(one.kind)
-                    if at_once is not None:
-                        at_once(peer, one)
-                    else:
-                        work.append((peer, one, self._content(peer, one) if one.kind in _CALLS else None))
-                except Exception as error:
-                    self._reject(f"{type(error).__name__}: {error}", len(one.body))
+            if rest := self._settle(peer, batch):
+                work.append((peer, rest))
         return partial(self._system._on_loop, self._take_in, work) if work else None
+
+    def _settle(self, peer: Peer, batch: list[Parts]) -> list[Parts]:
+        """Settle what is being waited for; returns what is for the loop."""
+        take = self._system._calls.take
+        settles = self._at_once.get
+        rest = []
+        for one in batch:
+            kind, codec, call_id, _, _, body = one
+            try:
+                if kind == _VALUE and codec == _PICKLE and self._unpickles:
+                    # Written out: most of what comes to whoever asks.
+                    call = take(call_id)
+                    if call is not None:
+                        try:
+                            value = loads(body)
+                        except Exception as error:
+                            call._reject(_undecodable(call, error))
+                        else:
+                            call._resolve(value)
+                elif (at_once := settles(kind)) is not None:
+                    at_once(peer, Envelope(*one))
+                else:
+                    rest.append(one)
+            except Exception as error:
+                self._reject(f"{type(error).__name__}: {error}", len(body))
+        return rest
 
     def _reject(self, reason: str, size: int) -> None:
         self.rejected_frames += 1
         self._system.emit(events.FrameRejected(reason, size))
 
-    def _decode(self, peer: Peer, one: Envelope) -> Any:
-        if one.codec == _PICKLE and self._unpickles:
-            return pickling.loads(one.body)
-        if one.codec == Codec.JSON:
-            return json.loads(bytes(one.body))
+    def _decode(self, peer: Peer, codec: int, body: bytes | memoryview) -> Any:
+        if codec == _PICKLE and self._unpickles:
+            return loads(body)
+        if codec == Codec.JSON:
+            return json.loads(bytes(body))
         if not self._unpickles:
             raise SerializationError("this process unpickles nothing")
-        if one.codec == Codec.SHARED:
-            return self._remote.unpack_shared(peer, one.body)
-        raise SerializationError(f"codec {one.codec} is unknown")
-
-    def _content(self, peer: Peer, one: Envelope) -> Any:
-        try:
-            return self._decode(peer, one)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            return SerializationError(f"the receiver cannot decode the message: {reason}")
+        if codec == Codec.SHARED:
+            return self._remote.unpack_shared(peer, body)
+        raise SerializationError(f"codec {codec} is unknown")
 
     def _value(self, peer: Peer, one: Envelope) -> None:
         call = self._system._calls.take(one.call_id)
@@ -135,7 +143,7 @@ class Arrivals:
             self._late(peer, one)
             return
         try:
-            value = self._decode(peer, one)
+            value = self._decode(peer, one.codec, one.body)
         except Exception as error:
             call._reject(_undecodable(call, error))
         else:
@@ -153,7 +161,7 @@ class Arrivals:
             self._late(peer, one)
             return
         try:
-            item = self._decode(peer, one)
+            item = self._decode(peer, one.codec, one.body)
         except Exception as error:
             calls.fail(call, _undecodable(call, error))
             self._remote.cancel(call)
@@ -177,7 +185,7 @@ class Arrivals:
 
     def _decoded_error(self, peer: Peer, one: Envelope) -> BaseException:
         try:
-            plain = self._decode(peer, one)
+            plain = self._decode(peer, one.codec, one.body)
             return foreign.error_of(plain) if one.codec == Codec.JSON else pickling.decode_error(plain)
         except Exception as error:
             return SerializationError(f"an error cannot be decoded: {type(error).__name__}: {error}")
@@ -197,85 +205,121 @@ class Arrivals:
     # -- on the loop ---------------------------------------------------------------------
 
     def _take_in(self, work: _Work) -> None:
-        told: dict[Peer, int] = {}
-        until = self._at_once_until = time.monotonic() + _AT_ONCE if len(work) <= _FEW else 0.0
-        self._remote.hold_back()
-        for peer, one, content in work:
-            take = self._on_loop.get(one.kind, self._unknown)
-            try:
-                take(peer, one, content)
-            except Exception as error:
-                self._reject(f"{type(error).__name__}: {error}", len(one.body))
-            if one.kind == Kind.TELL:
-                told[peer] = one.call_id
-        for peer, tell_id in told.items():
-            self._remote.send(peer, Kind.TAKEN, tell_id, b"")
-        self._remote.let_go(at_once=time.monotonic() < until)
+        decoding.system = self._system
+        remote, runners = self._remote, self._system._runners
+        remote.hold_back()
+        runners.gather()
+        for peer, batch in work:
+            told = 0
+            for one in batch:
+                kind = one[0]
+                try:
+                    if kind == _ASK:
+                        self._ask(peer, one)
+                    elif kind == _TELL:
+                        told = one[2]
+                        self._tell(peer, one)
+                    else:
+                        self._on_loop.get(kind, self._unknown)(peer, Envelope(*one))
+                except Exception as error:
+                    self._reject(f"{type(error).__name__}: {error}", len(one[-1]))
+            if told:
+                remote.send(peer, Kind.TAKEN, told, b"")
+        remote.let_go(at_once=runners.work_at_once())
 
-    def _ask(self, peer: Peer, one: Envelope, content: Any) -> None:
-        answer = RemoteAnswer(self._system, peer, one.call_id, _answered_in(one.codec))
+    def _ask(self, peer: Peer, one: Parts) -> None:
+        _, codec, call_id, remaining, head, body = one
         try:
-            message, target = self._message(peer, content, answer)
-        except ActorError as error:
-            answer._answer_refused(error)
+            name, uid, pin, method = self._targets.get(head) or self._target(head)
+        except ValueError as error:
+            problem = InvalidArgument(f"this is no call: {error}")
+            self._remote.send(peer, Kind.REFUSED_ASK, call_id, encode_error(problem, codec), codec)
             return
-        if message.method[0] == _controls.MARK and not message.foreign:
-            self._control(target, message, answer)
+        system = self._system
+        deadline_at = system.clock.now() + remaining if remaining < math.inf else math.inf
+        message = RemoteAsk(method, pin, deadline_at, self._remote, peer, call_id, codec)
+        peer.serving[call_id] = message
+        try:
+            self._fill(message, codec, body)
+            if method[0] in _MARKS and self._is_special(name, uid, message):
+                return
+            cell = system._names.cells.get(name)
+            if cell is None or (uid and uid != cell.uid):
+                cell = system._names.cell_of(name, uid)
+        except ActorError as error:
+            self._reached_nobody(name, message, error)
         else:
-            peer.serving[one.call_id] = message
-            self._hand_in(target, message, now=time.monotonic() < self._at_once_until)
+            cell.deliver(message)
 
-    def _tell(self, peer: Peer, one: Envelope, content: Any) -> None:
-        answer = RemoteTell(self._system, peer, one.call_id, _answered_in(one.codec))
+    def _tell(self, peer: Peer, one: Parts) -> None:
+        _, codec, tell_id, _, head, body = one
+        name, uid, pin, method = self._targets.get(head) or self._target(head)
+        message = RemoteTell(method, pin, math.inf, self._remote, peer, tell_id, codec)
         try:
-            message, target = self._message(peer, content, answer)
+            self._fill(message, codec, body)
+            if method[0] == foreign.MARK:
+                _make_foreign(message)
+            cell = self._system._names.cell_of(name, uid)
         except ActorError as error:
-            answer._answer_refused(error)
-            return
-        self._hand_in(target, message)
+            self._reached_nobody(name, message, error)
+        else:
+            cell.deliver(message)
         message.answer = None
 
-    def _message(self, peer: Peer, content: Any, answer: Any) -> tuple[Message, tuple[str, int]]:
-        if isinstance(content, SerializationError):
-            raise content
+    def _target(self, head: bytes | memoryview) -> tuple[str, int, int, str]:
+        target = target_of(head)
+        if len(self._targets) >= _TARGETS:
+            self._targets.clear()
+        self._targets[bytes(head)] = target
+        return target
+
+    def _fill(self, message: RemoteMessage, codec: int, body: bytes | memoryview) -> None:
+        """Decode what a call says. `SerializationError`, `InvalidArgument`."""
         try:
-            (name, uid, pin), method, remaining, origin, args, kwargs = content[:6]
-            sender = None if origin is None else Origin(origin[0], origin[1], origin[2], peer.address)
-            deadline_at = math.inf if remaining is None else self._system.clock.now() + remaining
-            message = Message(method, tuple(args), kwargs, answer, sender, deadline_at)
-            if len(content) > 6:
-                message.chain = tuple(Step(*step) for step in content[6:])
-            message.pin = pin
-            if method[0] == foreign.MARK:
-                message.method = method[1:]
-                message.foreign = True
-        except (TypeError, ValueError, LookupError) as error:
+            if codec == _PICKLE and self._unpickles:
+                content = loads(body)
+            else:
+                content = self._decode(message._peer, codec, body)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise SerializationError(f"the receiver cannot decode the message: {reason}") from None
+        if type(content) is tuple:
+            message.args = content
+            return
+        try:
+            args, message.kwargs, origin, *chain = content
+            message.args = tuple(args)
+            if origin is not None:
+                name, uid, incarnation = origin
+                message.sender = Origin(name, uid, incarnation, message._peer.address)
+            if chain:
+                message.chain = tuple(Step(*step) for step in chain)
+        except (TypeError, ValueError) as error:
             raise InvalidArgument(f"this is no call: {error}") from error
-        return message, (name, uid)
 
-    def _hand_in(self, target: tuple[str, int], message: Message, *, now: bool = False) -> None:
-        system = self._system
-        try:
-            cell = system._names.cell_of(*target)
-        except ActorError as error:
-            system._refuse_unreached(target[0], message.sender_name, message.method, error)
-            assert message.answer is not None
-            message.answer._answer_refused(error)
-        else:
-            cell.deliver(message, now=now)
-
-    def _control(self, target: tuple[str, int], message: Message, answer: RemoteAnswer) -> None:
-        name, uid = target
+    def _is_special(self, name: str, uid: int, message: RemoteAsk) -> bool:
+        """Mark a call in JSON as such; True when *message* was for the runtime, and is on its way."""
+        if message.method[0] == foreign.MARK:
+            _make_foreign(message)
+            return False
+        message.answer = None
+        message._peer.serving.pop(message._call_id, None)
         ref: Ref[Any] = Ref(self._system, name, uid, self._remote.address, pin=message.pin)
         outcome = _controls.control(self._system, ref, message.method, message.args)
-        outcome.add_done_callback(partial(_pass_on, answer))
+        outcome.add_done_callback(partial(_pass_on, message))
+        return True
 
-    def _cancel(self, peer: Peer, one: Envelope, content: Any) -> None:
+    def _reached_nobody(self, name: str, message: RemoteAsk | RemoteTell, error: ActorError) -> None:
+        self._system._refuse_unreached(name, message.sender_name, message.method, error)
+        message._answer_refused(error)
+        message.answer = None
+
+    def _cancel(self, peer: Peer, one: Envelope) -> None:
         message = peer.serving.pop(one.call_id, None)
         if message is not None and message.cell is not None:
             message.cell.cancel(message)
 
-    def _watch(self, peer: Peer, one: Envelope, content: Any) -> None:
+    def _watch(self, peer: Peer, one: Envelope) -> None:
         notify = partial(self._send_terminated, peer, one.call_id, one.codec)
         name, uid = json.loads(bytes(one.body))
         try:
@@ -286,7 +330,7 @@ class Arrivals:
         peer.watching[one.call_id] = cell
         self._system._watches.watch_cell(cell, (peer.address, one.call_id), notify)
 
-    def _unwatch(self, peer: Peer, one: Envelope, content: Any) -> None:
+    def _unwatch(self, peer: Peer, one: Envelope) -> None:
         cell = peer.watching.pop(one.call_id, None)
         if cell is not None and cell.watchers is not None:
             cell.watchers.pop((peer.address, one.call_id), None)
@@ -301,10 +345,10 @@ class Arrivals:
             body = pickling.dumps((incarnation, exit))
         self._remote.send(peer, Kind.TERMINATED, watch_id, body, codec)
 
-    def _unread(self, peer: Peer, one: Envelope, content: Any) -> None:
+    def _unread(self, peer: Peer, one: Envelope) -> None:
         self._remote.returned(peer, one.call_id)
 
-    def _terminated(self, peer: Peer, one: Envelope, content: Any) -> None:
+    def _terminated(self, peer: Peer, one: Envelope) -> None:
         notify = peer.watched.pop(one.call_id, None)
         if notify is None:
             return
@@ -312,14 +356,10 @@ class Arrivals:
             incarnation, kind, detail = json.loads(bytes(one.body))
             notify(incarnation, Exit(kind, detail))
         else:
-            notify(*self._decode(peer, one))
+            notify(*self._decode(peer, one.codec, one.body))
 
-    def _unknown(self, peer: Peer, one: Envelope, content: Any) -> None:
+    def _unknown(self, peer: Peer, one: Envelope) -> None:
         self._reject(f"kind {one.kind}", len(one.body))
-
-
-def _answered_in(codec: int) -> int:
-    return codec if codec != Codec.SHARED else _PICKLE
 
 
 def _undecodable(call: Any, error: Exception) -> SerializationError:
@@ -327,7 +367,12 @@ def _undecodable(call: Any, error: Exception) -> SerializationError:
     return SerializationError(f"the answer of {call._describe()} cannot be decoded: {reason}")
 
 
-def _pass_on(answer: RemoteAnswer, outcome: Reply[Any]) -> None:
+def _make_foreign(message: RemoteMessage) -> None:
+    message.method = message.method[1:]
+    message.foreign = True
+
+
+def _pass_on(answer: RemoteAsk, outcome: Reply[Any]) -> None:
     outcome._read = True
     if outcome._error is not None:
         answer._answer_error(outcome._error)

@@ -52,15 +52,17 @@ class Call(Reply[Any]):
     )
 
     def __init__(self, system: ActorSystem, target: Ref[Any], method: str, timeout: float | None) -> None:
-        super().__init__(system)
-        self.system = system
+        # `Reply.__init__` written out: this runs for every ask.
+        self._system = self.system = system
+        self._done = self._read = False
+        self._value = self._error = self._items = self._callbacks = None
+        self._waiters = []
         self.target = target
         self.method = method
         self.timeout = timeout
         self.given_timeout = False
-        self.deadline_at = math.inf
-        self.bound_at = math.inf
-        """The deadline of the message in whose handler it was made; no item of a stream moves it."""
+        self.deadline_at = self.bound_at = math.inf
+        # `bound_at`: the deadline of the message in whose handler it was made; no item of a stream moves it.
         self.call_id = 0
         self.asker: Message | None = None
         """The message in whose handler it was made."""
@@ -106,6 +108,15 @@ class Call(Reply[Any]):
         for message in self._suspects or ():
             if message.cell is not None:
                 message.cell.look_again(message)
+
+    def _resolve(self, value: Any) -> None:
+        # No lock: whoever took it out of the table is the only one to settle it.
+        self._value = value
+        self._done = True
+        if self._waiters:
+            self._wake()
+        if self._callbacks is not None:
+            self._call_back()
 
     # -- the way back, when the target lives in this process (`_message.Answer`) ----
 
@@ -251,7 +262,7 @@ class Calls:
         """Told of calls that ended here while their far end may still work."""
 
     def __len__(self) -> int:
-        return len(self._by_id) + len(self._loose)
+        return len(self._by_id) + (len(self._loose) if self._loose else 0)
 
     def add(self, call: Call) -> None:
         """Enter *call*; its `deadline_at` is watched from now on."""

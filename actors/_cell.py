@@ -25,6 +25,7 @@ from actors.ref import Ref
 from actors.reply import Reply
 
 if TYPE_CHECKING:
+    from actors._calls import Call
     from actors.system import ActorSystem
 
 STARTING, RUNNING, STOPPING, DOWN, ENDED = "starting", "running", "stopping", "down", "ended"
@@ -243,7 +244,7 @@ class Cell:
 
     def stop_if_idle(self, life: Life) -> None:
         """Carry out `context.stop` as soon as no handler runs."""
-        if self.life is life and self.state == RUNNING and not life.running and life.end_wanted is not None:
+        if self.life is life and self.state == RUNNING and life.end_wanted is not None and not life.is_busy:
             self._take_down(life, life.end_wanted, self.shutdown)
 
     def life_ends(self, life: Life, exit: Exit) -> None:
@@ -353,39 +354,27 @@ class Cell:
 
     # -- messages --------------------------------------------------------------------
 
-    def deliver(self, message: Message, *, now: bool = False) -> bool:
-        """Take a user message, or refuse it. With *now* an idle actor handles it before this returns."""
-        life = self.life
+    def deliver(self, message: Message) -> bool:
+        """Take a user message, or refuse it."""
         message.cell = self
+        blockers: list[Call] = []
         if self._refuses:
             return self._refuse(message, "stopped", self.gone())
         if message.cancelled:
             return self._refuse(message, "cancelled", Cancelled("cancelled before it was taken"))
-        blockers = _deadlock.blockers(self, message) if message.chain else []
-        if blockers and (deadlock := _deadlock.found(self, message, blockers)):
-            return self._refuse(message, "deadlock", deadlock)
-        if now and not blockers and self._handle_now(message):
-            return True
+        if message.chain:
+            blockers = _deadlock.blockers(self, message)
+            if blockers and (deadlock := _deadlock.found(self, message, blockers)):
+                return self._refuse(message, "deadlock", deadlock)
         if not self.mailbox.put(message):
             full = MailboxFull(f"{self.name} has {self.mailbox.limit} messages waiting, its limit")
             return self._refuse(message, "mailbox full", full)
         self.system._counts.accepted += 1
+        life = self.life
         if life is not None and life.runners < self.concurrency and self.serves(life):
             self._set_to_work(life)
         for call in blockers:
             call.suspect(message)
-        return True
-
-    def _handle_now(self, message: Message) -> bool:
-        life = self.life
-        if life is None or life.runners >= self.concurrency or self.mailbox or not self.serves(life):
-            return False
-        runner = self.system._runners.one_that_waits()
-        if runner is None:
-            return False
-        life.runners += 1
-        self.system._counts.accepted += 1
-        runner.handle_now(self, life, message)
         return True
 
     def notify(self, key: Any, terminated: Terminated) -> None:

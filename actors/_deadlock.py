@@ -24,7 +24,10 @@ def blockers(cell: Cell, message: Message) -> list[Call]:
 
     Empty unless all of them have made one. While all are waited for, *message* waits for itself.
     """
-    running = cell.life.running if cell.life is not None else []
+    life = cell.life
+    running = [*life.running] if life is not None else []
+    if life is not None and life.stepping is not None:
+        running.append(life.stepping)
     if len(running) < cell.concurrency:
         return []
     system = cell.system

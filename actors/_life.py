@@ -59,6 +59,7 @@ class Life:
         "runners",
         "running",
         "serves_early",
+        "stepping",
         "task",
         "watches",
     )
@@ -73,7 +74,9 @@ class Life:
         self.runners = 0
         """Tasks that take messages from the mailbox now."""
         self.running: dict[Message, None] = {}
-        """Messages whose handlers run now, the oldest first."""
+        """Messages whose handlers wait for something, the oldest first."""
+        self.stepping: Message | None = None
+        """The message whose handler makes a step at this very moment, if that is its first."""
         self.idle: asyncio.Future[None] | None = None
         """Set when somebody waits for the last runner to end."""
         self.task: asyncio.Task[None] | None = None
@@ -105,6 +108,11 @@ class Life:
         """`on_stop` while it runs."""
         self._hurried_by: Exit | None = None
         """The kill that came while it ended."""
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a handler runs."""
+        return self.stepping is not None or bool(self.running)
 
     # -- beginning -----------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from actors import pickling
 from actors._peers import TooLarge
+from actors._shared import SHARED_FROM
 from actors.errors import SerializationError
 from actors.foreign import plain_error, to_json
 from actors.ref import Ref
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from actors._cell import Cell
     from actors._life import Life
     from actors._peers import Peer
+    from actors._remote import Remote
     from actors.actor import Method
     from actors.clock import Timer
     from actors.system import ActorSystem
@@ -178,7 +180,10 @@ current_message: ContextVar[Message | None] = ContextVar("understudy_message", d
 """The message whose handler is running here: sender, deadline, and whose actor it is."""
 
 
-_PICKLE, _VALUE = int(Codec.PICKLE), int(Kind.VALUE)
+_PICKLE, _SHARED, _VALUE = int(Codec.PICKLE), int(Codec.SHARED), int(Kind.VALUE)
+
+_NO_KEYWORDS: dict[str, Any] = {}
+"""The keyword arguments of most calls. Nobody changes them: a handler gets a copy."""
 
 
 class NoAnswer:
@@ -193,19 +198,50 @@ class NoAnswer:
     def _answer_end(self) -> None: ...
 
 
-class RemoteAnswer:
-    """The way back to a caller in another process."""
+class RemoteMessage(Message):
+    """
+    A message from another process, and the way back there: one object for both.
 
-    __slots__ = ("_call_id", "_codec", "_peer", "_system")
+    As its own `answer` it is a reference cycle, which ends with `answer = None`.
+    """
 
-    def __init__(self, system: ActorSystem, peer: Peer, call_id: int, codec: int) -> None:
-        self._system = system
+    __slots__ = ("_call_id", "_codec", "_peer", "_remote")
+
+    def __init__(
+        self,
+        method: str,
+        pin: int,
+        deadline_at: float,
+        remote: Remote,
+        peer: Peer,
+        call_id: int,
+        codec: int,
+    ) -> None:
+        # `Message.__init__` written out: it runs for every message of a host.
+        self.method = method
+        self.args = ()
+        self.kwargs = _NO_KEYWORDS
+        self.answer: Answer | None = self  # type: ignore[assignment]
+        self.sender = None
+        self.deadline_at = deadline_at
+        self.pin = pin
+        self.chain = ()
+        self.threaded = self.foreign = False
+        self.cell = self.life = self.task = self.watch = None
+        self.cancelled = ""
+        self._remote = remote
         self._peer = peer
         self._call_id = call_id
-        self._codec = codec
+        self._codec = codec if codec != _SHARED else _PICKLE
+        """What an answer is encoded in."""
+
+
+class RemoteAsk(RemoteMessage):
+    """Its outcome goes back."""
+
+    __slots__ = ()
 
     def _answer(self, value: Any) -> None:
-        # Written out: this and the way in decide how many answers a host gives in a second.
         peer = self._peer
         try:
             codec, body = self._encode(value)
@@ -213,7 +249,7 @@ class RemoteAnswer:
             self._answer_error(_untransportable("the result", value, error))
             return
         peer.serving.pop(self._call_id, None)
-        self._system._remote.send_back(peer, _VALUE, codec, self._call_id, body)  # type: ignore[union-attr]
+        self._remote.send_back(peer, _VALUE, codec, self._call_id, body)
 
     def _answer_end(self) -> None:
         self._end(Kind.END, b"")
@@ -231,33 +267,35 @@ class RemoteAnswer:
             problem = _untransportable("an item", item, error)
             mark_passed_through(problem)  # ends the stream, not the actor
             raise problem from error
-        self._system._send_back(self._peer, Kind.ITEM, codec, self._call_id, body)
+        self._remote.send_back(self._peer, Kind.ITEM, codec, self._call_id, body)
 
     def _encode(self, value: Any) -> tuple[int, bytes]:
         if self._codec == _PICKLE:
-            is_flat = type(value) in pickling.FLAT
-            return self._system._remote.pack(self._peer, value, is_flat=is_flat)  # type: ignore[union-attr]
+            if type(value) in pickling.FLAT:
+                body = pickling.dumps_flat(value)
+                if len(body) < SHARED_FROM:
+                    return _PICKLE, body
+            return self._remote.pack(self._peer, value)
         return self._codec, to_json(value).encode()
 
     def _end(self, kind: Kind, body: bytes) -> None:
         self._peer.serving.pop(self._call_id, None)
-        self._system._send_back(self._peer, kind, self._codec, self._call_id, body)
+        self._remote.send_back(self._peer, kind, self._codec, self._call_id, body)
 
 
-class RemoteTell(NoAnswer):
-    """The way back for a tell from another process: refusals go back one by one."""
+class RemoteTell(RemoteMessage):
+    """Refusals go back, one by one; nobody waits for the outcome."""
 
-    __slots__ = ("_codec", "_peer", "_system", "_tell_id")
+    __slots__ = ()
 
-    def __init__(self, system: ActorSystem, peer: Peer, tell_id: int, codec: int) -> None:
-        self._system = system
-        self._peer = peer
-        self._tell_id = tell_id
-        self._codec = codec
+    def _answer(self, value: Any) -> None: ...
+    def _answer_error(self, error: BaseException) -> None: ...
+    def _answer_item(self, item: Any) -> None: ...
+    def _answer_end(self) -> None: ...
 
     def _answer_refused(self, error: BaseException) -> None:
         body = encode_error(error, self._codec)
-        self._system._send_back(self._peer, Kind.REFUSED, self._codec, self._tell_id, body)
+        self._remote.send_back(self._peer, Kind.REFUSED, self._codec, self._call_id, body)
 
 
 def encode_error(error: BaseException, codec: int) -> bytes:

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.address import host_id_of
 from actors.transport import Link, LinkLost
@@ -34,6 +34,7 @@ MAX_BODY = MAX_FRAME - FRAME_OVERHEAD - ENVELOPE_OVERHEAD - 256
 # 60 MB should not wait for all of it.
 _FRAME_TARGET = 1024 * 1024
 _IDLE_TIME = 10.0
+_TELL = int(Kind.TELL)
 _LAST_SEND = 0.5
 """Seconds that a lost peer is given to tell whether its last frame left."""
 
@@ -56,9 +57,16 @@ class OutboxFull(Exception):
     """The peer takes messages slower than they come."""
 
 
-class _Frame(NamedTuple):
-    data: bytes
-    owners: list[Unsent]
+class _Frame:
+    """What leaves together: filled while it waits, sealed when its turn comes."""
+
+    __slots__ = ("chunks", "data", "owners", "size")
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.owners: list[Unsent] = []
+        self.size = 0
+        self.data = b""
 
 
 class Peer:
@@ -90,7 +98,9 @@ class Peer:
         self._on_lost = on_lost
         self._open_link = open_link
         self._link: Link | None = None
-        self._outbox: deque[tuple[bytes, Unsent | None]] = deque()
+        self._full: deque[_Frame] = deque()
+        """Frames that wait and take no more, oldest first."""
+        self._filling = _Frame()
         self._queued_bytes = 0
         self._tells: deque[tuple[int, SentTell]] = deque()
         """Tells whose taking is not confirmed yet, oldest first."""
@@ -110,32 +120,46 @@ class Peer:
     # -- sending ---------------------------------------------------------------
 
     def put(self, chunk: bytes, owner: Unsent | None = None) -> int:
-        """Queue one envelope until the next `flush`; returns how many wait. `OutboxFull` beyond 256 MB."""
+        """
+        Queue one envelope until the next `flush`; `OutboxFull` beyond 256 MB.
+
+        Returns how many will leave together with it.
+        """
         with self._lock:
             if not self.is_lost:
-                queued = self._queued_bytes + len(chunk)
-                if queued > MAX_OUTBOX_BYTES:
-                    raise OutboxFull(f"{self._queued_bytes} bytes wait for {self.address}")
-                self._queued_bytes = queued
-                self._outbox.append((chunk, owner))
-                return len(self._outbox)
+                return self._put(chunk, owner)
         if owner is not None:
             owner.never_sent("its process is gone")
         return 0
 
-    def put_tell(self, codec: int, body: bytes, tell: SentTell) -> None:
-        """Queue a tell. Numbers leave in order, so one confirmation covers all before it."""
+    def put_tell(self, codec: int, head: bytes, body: bytes, tell: SentTell) -> int:
+        """Queue a tell, like `put`. Numbers leave in order, so one confirmation covers all before it."""
         with self._lock:
             if not self.is_lost:
-                if self._queued_bytes + len(body) > MAX_OUTBOX_BYTES:
-                    raise OutboxFull(f"{self._queued_bytes} bytes wait for {self.address}")
-                chunk = envelope(Kind.TELL, codec, self._last_tell + 1, body)
-                self._queued_bytes += len(chunk)
-                self._outbox.append((chunk, tell))
-                self._last_tell += 1
-                self._tells.append((self._last_tell, tell))
-                return
+                number = self._last_tell + 1
+                waits = self._put(envelope(_TELL, codec, number, body, head), tell)
+                self._last_tell = number
+                self._tells.append((number, tell))
+                return waits
         tell.never_sent("its process is gone")
+        return 0
+
+    def _put(self, chunk: bytes, owner: Unsent | None) -> int:
+        size = len(chunk)
+        queued = self._queued_bytes + size
+        if queued > MAX_OUTBOX_BYTES:
+            raise OutboxFull(f"{self._queued_bytes} bytes wait for {self.address}")
+        self._queued_bytes = queued
+        frame = self._filling
+        if frame.size + size > _FRAME_TARGET and frame.size:
+            self._full.append(frame)
+            self._filling = frame = _Frame()
+        frame.size += size
+        chunks = frame.chunks
+        chunks.append(chunk)
+        if owner is not None:
+            frame.owners.append(owner)
+        return len(chunks)
 
     def told(self, tell_id: int) -> list[SentTell]:
         """The tells up to *tell_id* whose fate was not known so far, oldest first."""
@@ -164,21 +188,17 @@ class Peer:
             return False  # the peer's thread meets the same error and reports it
 
     def _next_frame(self) -> _Frame | None:
-        outbox = self._outbox
-        if not outbox:
+        if self._full:
+            frame = self._full.popleft()
+        elif self._filling.size:
+            frame, self._filling = self._filling, _Frame()
+        else:
             return None
-        chunks: list[bytes] = []
-        owners: list[Unsent] = []
-        size = 0
-        while outbox and (size == 0 or size + len(outbox[0][0]) <= _FRAME_TARGET):
-            chunk, owner = outbox.popleft()
-            chunks.append(chunk)
-            size += len(chunk)
-            if owner is not None:
-                owners.append(owner)
-        self._queued_bytes -= size
-        data = self._sealer.seal(self.host_id, self._own_id, next(_sequences), self._own_address, chunks)
-        return _Frame(data, owners)
+        self._queued_bytes -= frame.size
+        frame.data = self._sealer.seal(
+            self.host_id, self._own_id, next(_sequences), self._own_address, frame.chunks
+        )
+        return frame
 
     # -- the peer's own thread, for dialling and for a link that would block ---------
 
@@ -262,21 +282,17 @@ class Peer:
         with self._lock:
             # Whether that frame left decides between "never ran" and "may have run".
             self._left.wait_for(lambda: self._leaving is None, _LAST_SEND)
-            unsent = self._stuck.owners if self._stuck is not None else []
-            unsent = [*unsent, *(owner for _, owner in self._outbox if owner is not None)]
+            waiting = [*([self._stuck] if self._stuck is not None else ()), *self._full, self._filling]
+            unsent = [owner for frame in waiting for owner in frame.owners]
             self._stuck = None
-            self._outbox.clear()
+            self._full.clear()
+            self._filling = _Frame()
             self._queued_bytes = 0
             unconfirmed = [tell for _, tell in self._tells]
             self._tells.clear()
         return unsent, unconfirmed
 
     @property
-    def waits(self) -> int:
-        """Envelopes that have not left."""
-        return len(self._outbox)
-
-    @property
     def is_idle(self) -> bool:
         """True when everything queued has been sent."""
-        return not self._outbox and not self._handed_over
+        return not (self._filling.size or self._full or self._handed_over)

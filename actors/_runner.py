@@ -13,6 +13,7 @@ import asyncio
 import math
 from contextvars import Context as ContextVars
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from actors import foreign
@@ -39,13 +40,20 @@ if TYPE_CHECKING:
     from actors._threads import Worker
     from actors.system import ActorSystem
 
-_TURN = 64
-"""Messages a busy actor handles before others on the loop get their turn."""
+_TURN = 0.002
+"""Seconds a busy actor handles messages before others on the loop get their turn."""
+
+_LOOK = 16
+"""Messages between two looks at the time."""
+
+_ITEMS = 64
+"""Items a stream sends before others on the loop get their turn."""
 
 _WAITING = 8
 """Runners that may wait for work in one process; a new one costs 8 µs, a waiting one 1.4 KB."""
 
 _NOT_BEGUN = object()
+_MORE = object()
 _STREAMED = object()
 _END = object()
 
@@ -58,6 +66,7 @@ class Runner:
         "_cell",
         "_cut_from_outside",
         "_life",
+        "_resumes",
         "_rung",
         "_runners",
         "_task",
@@ -70,7 +79,9 @@ class Runner:
         self._life: Life = None  # type: ignore[assignment]
         """Whom it works for; None while it waits."""
         self._begun: tuple[Message, Method, Any] | None = None
-        """A message whose handler has made its first step elsewhere (`handle_now`)."""
+        """A message whose handler has made its first step elsewhere (`work_now`)."""
+        self._resumes = False
+        """True when its time was up there with more to do."""
         self._rung: asyncio.Future[None] | None = None
         """What it waits for between two lives."""
         self._worker: Worker | None = None
@@ -124,104 +135,145 @@ class Runner:
 
     # -- one life ------------------------------------------------------------------------
 
-    def handle_now(self, cell: Cell, life: Life, message: Message) -> None:
+    def work_now(self, cell: Cell, life: Life) -> bool:
         """
-        Begin to handle *message* here and now, in no task but in this one's name; it waits so far.
+        Work for *life* here and now, in no task but in this one's name; it waits so far.
 
-        A handler that never waits is done on return. Saves two turns of the loop and a
-        switch of tasks; with answers that leave in the same turn, 65 µs of the 332 that a
-        question between two processes took.
+        Goes on in the task when a handler waits or its time is up; True when nothing is left.
+        Saves two turns of the loop and a switch of tasks; with answers that leave in the same
+        turn, 65 µs of the 332 that a question between two processes took.
         """
         self._cell, self._life = cell, life
-        method = self._admit(message)
-        rest = None
-        if method is not None:
-            self._begin(message, method)
-            try:
-                asyncio.tasks._enter_task(self._runners.loop, self._task)
-                try:
-                    rest = self._step(message, method)
-                finally:
-                    asyncio.tasks._leave_task(self._runners.loop, self._task)
-            finally:
-                if rest is None:
-                    self._end(message)
-            if rest is not None:
-                self._begun = (message, method, rest)
-                self._ring()
-                return
+        asyncio.tasks._enter_task(self._runners.loop, self._task)
+        try:
+            left = self._work()
+        finally:
+            asyncio.tasks._leave_task(self._runners.loop, self._task)
+        if left is not None:
+            if left is _MORE:
+                self._resumes = True
+                cell.system._counts.resuming += 1
+            else:
+                self._begun = left
+            self._ring()
+            return False
         self._cell = self._life = None  # type: ignore[assignment]
         cell.runner_ended(life)
         if not self._cut_from_outside:
             self._runners.take_back(self)
+        return True
 
     async def _burst(self) -> None:
         """Handle messages until none is left."""
-        cell, life = self._cell, self._life
-        counts = cell.system._counts
-        take, admit, step, end = cell.mailbox.take, self._admit, self._step, self._end
-        if self._begun is not None:
-            message, method, rest = self._begun
-            self._begun = None
-            try:
-                await self._handle(message, method, rest)
-            finally:
-                self._end(message)
-        turn = 0
-        while cell.serves(life) and not self._cut_from_outside:
-            taken = take()
-            if taken is None:
-                return
-            found = admit(taken)
-            if found is None:
-                continue
-            self._begin(taken, found)
-            try:
-                # A handler that never waits is done after its first step: no coroutine of ours for it.
-                rest = step(taken, found)
-                if rest is not None:
-                    await self._handle(taken, found, rest)
-            finally:
-                end(taken)
-            turn += 1
-            if turn % _TURN == 0:
+        counts = self._cell.system._counts
+        if self._resumes:
+            self._resumes = False
+            counts.resuming -= 1
+        left, self._begun = self._begun, None
+        if left is None:
+            left = self._work()
+        while left is not None:
+            if left is _MORE:
                 counts.resuming += 1
                 await asyncio.sleep(0)
                 counts.resuming -= 1
+            else:
+                message, method, rest = left
+                try:
+                    await self._handle(message, method, rest)
+                finally:
+                    del self._life.running[message]
+                    self._end(message)
+            left = self._work()
 
-    def _begin(self, message: Message, method: Method) -> None:
+    def _work(self) -> Any:
+        """
+        Handle messages as long as their handlers end with their first step.
+
+        Returns None when there is nothing more to do, `_MORE` when others have their turn first,
+        else a message whose handler waits, its method, and what is left to await of it.
+        """
         cell, life = self._cell, self._life
-        message.life = life
-        message.task = self._task
-        life.running[message] = None
-        cell.system._counts.begun += 1
-        if cell.handler_timeout != math.inf:
-            overrun = partial(self._overran, message)
-            message.watch = cell.system.clock.call_later(cell.handler_timeout, overrun)
-
-    def _step(self, message: Message, method: Method) -> Any:
-        """Begin: None when the message is answered, else what is left to await."""
-        if method.is_wrapped and (misfit := method.misfit(message.args, message.kwargs)):
-            self._answer_failure(message, self._misfit(message, misfit))
-            return None
-        return self._first_step(message, method) if method.kind == "async" else _NOT_BEGUN
+        system = cell.system
+        counts = system._counts
+        take, admit, end = cell.mailbox.take, self._admit, self._end
+        methods, now = cell.methods, system.clock.now
+        copy, set_message = self._runners.base_context.copy, current_message.set
+        is_timed = cell.handler_timeout != math.inf
+        until = monotonic() + _TURN
+        turn = 0
+        while cell.serves(life) and not self._cut_from_outside:
+            if (turn := turn + 1) % _LOOK == 0 and monotonic() > until:
+                return _MORE
+            message = take()
+            if message is None:
+                return None
+            method = methods.get(message.method)
+            if (
+                method is None
+                or message.pin
+                or message.is_special
+                or message.foreign
+                or (message.deadline_at != math.inf and message.deadline_at <= now())
+            ):
+                # Anything but the usual case.
+                method = admit(message)
+                if method is None:
+                    continue
+            message.life = life
+            life.stepping = message
+            counts.begun += 1
+            if is_timed:
+                overrun = partial(self._overran, message)
+                message.watch = system.clock.call_later(cell.handler_timeout, overrun)
+            rest = None
+            try:
+                if method.is_wrapped and (misfit := method.misfit(message.args, message.kwargs)):
+                    self._answer_failure(message, self._misfit(message, misfit))
+                elif method.kind != "async":
+                    rest = _NOT_BEGUN
+                else:
+                    # A handler that never waits is done after its first step: no coroutine of ours for it.
+                    run = copy().run
+                    try:
+                        run(set_message, message)
+                        coroutine = run(method.function, life.instance, *message.args, **message.kwargs)
+                        future = run(coroutine.send, None)
+                    except StopIteration as stop:
+                        life.handled += 1
+                        if (answer := message.answer) is not None:
+                            answer._answer(foreign.to_json(stop.value) if message.foreign else stop.value)
+                    except asyncio.CancelledError:
+                        self._cut(message)
+                    except BaseException as error:
+                        self._failed(message, method, error)
+                    else:
+                        rest = resume(coroutine, run, future)
+            finally:
+                life.stepping = None
+                if rest is None:
+                    end(message)
+            if rest is not None:
+                message.task = self._task
+                life.running[message] = None
+                return message, method, rest
+        return None
 
     def _end(self, message: Message) -> None:
         """A message has been handled, however that ended."""
-        cell, life, task = self._cell, self._life, self._task
+        life, task = self._life, self._task
         if message.watch is not None:
             message.watch.cancel()
             message.watch = None
         message.task = message.answer = None  # an error's traceback may keep the message
-        del life.running[message]
-        cell.system._counts.handled += 1
+        self._cell.system._counts.handled += 1
         if task.cancelling():
             # A cancel ends with its message, also when the handler took no notice.
             while task.uncancel():
                 pass
         if life.handled and not life.has_worked:
             life.has_worked = True
-            cell.owner.child_worked(cell)
+            self._cell.owner.child_worked(self._cell)
 
     def _admit(self, message: Message) -> Method | None:
         """The method to run for *message*, or None when it has been answered without running."""
@@ -257,27 +309,6 @@ class Runner:
             cell.dead_letter(message, "timer of an earlier life", None)
             return None
         return hook_of(cell.cls, "on_terminated")
-
-    def _first_step(self, message: Message, method: Method) -> Any:
-        """Begin an async handler: None when it has ended and is answered, else what is left to await."""
-        life = self._life
-        run = self._runners.base_context.copy().run
-        try:
-            run(current_message.set, message)
-            coroutine = run(method.function, life.instance, *message.args, **message.kwargs)
-            future = run(coroutine.send, None)
-        except StopIteration as stop:
-            life.handled += 1
-            if (answer := message.answer) is not None:
-                answer._answer(foreign.to_json(stop.value) if message.foreign else stop.value)
-            return None
-        except asyncio.CancelledError:
-            self._cut(message)
-            return None
-        except BaseException as error:
-            self._failed(message, method, error)
-            return None
-        return resume(coroutine, run, future)
 
     def _answer(self, message: Message, result: Any) -> None:
         self._life.handled += 1
@@ -334,7 +365,7 @@ class Runner:
                     return
                 self._send_item(message, item)
                 count += 1
-                if count % _TURN == 0:
+                if count % _ITEMS == 0:
                     await asyncio.sleep(0)  # a generator that never waits must still hear of a cancel
         finally:
             await drive(items.aclose(), run)
@@ -471,16 +502,35 @@ class Runners:
         """What the program had set when the system was made; each message starts from there."""
         self.loop = loop
         self._waiting: list[Runner] = []
+        self._gathered: list[tuple[Cell, Life]] | None = None
+        """Who is to be served once all that came in together is in the mailboxes."""
         self._closed = False
+
+    def gather(self) -> None:
+        """Who is set to work from here on waits for `work_at_once`."""
+        self._gathered = []
+
+    def work_at_once(self) -> bool:
+        """Serve those that were gathered, as far as time allows; True when nothing is left to do."""
+        gathered, self._gathered = self._gathered or (), None
+        until = monotonic() + _TURN
+        all_done = True
+        for cell, life in gathered:
+            if monotonic() < until:
+                runner = self._waiting.pop() if self._waiting else Runner(self)
+                all_done = runner.work_now(cell, life) and all_done
+            else:
+                self.set_to_work(cell, life)
+                all_done = False
+        return all_done
 
     def set_to_work(self, cell: Cell, life: Life) -> None:
         """Let a runner take messages for *life*."""
+        if self._gathered is not None:
+            self._gathered.append((cell, life))
+            return
         runner = self._waiting.pop() if self._waiting else Runner(self)
         runner.engage(cell, life)
-
-    def one_that_waits(self) -> Runner | None:
-        """A runner with nothing to do, for `Runner.handle_now`."""
-        return self._waiting.pop() if self._waiting else None
 
     def take_back(self, runner: Runner) -> bool:
         """True when *runner* may wait for more."""

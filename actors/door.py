@@ -8,6 +8,7 @@ in a tenth of a second.
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from actors.address import host_id_of
 from actors.errors import DeadlineExceeded, SerializationError, Unavailable
 from actors.foreign import ForeignError
 from actors.transport import open_nng
-from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelope, envelopes
+from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelope, envelopes, head_of
 
 
 class Door:
@@ -75,11 +76,12 @@ class Door:
     def _send(self, actor: str, method: str, args: tuple[Any, ...], timeout: float | None) -> int:
         assert self._peer is not None, "enter the door first"
         try:
-            body = json.dumps([[actor, 0, 0], method, timeout, None, args, {}]).encode()
+            body = json.dumps([args, {}, None]).encode()
         except (TypeError, ValueError) as error:
             raise SerializationError(f"the arguments of {actor}.{method}() are no JSON: {error}") from error
         self._last_call += 1
-        chunk = envelope(Kind.ASK, Codec.JSON, self._last_call, body)
+        remaining = math.inf if timeout is None else timeout
+        chunk = envelope(Kind.ASK, Codec.JSON, self._last_call, body, head_of(actor, 0, 0, method), remaining)
         self._peer.put(chunk, _Sent(self._last_call, self._news))
         self._peer.flush()
         return self._last_call
@@ -110,7 +112,8 @@ class Door:
     def _receive(self, frames: list[bytes]) -> None:
         for data in frames:
             try:
-                for one in envelopes(self._sealer.open(data, self._host_id).body):
+                for parts in envelopes(self._sealer.open(data, self._host_id).body):
+                    one = Envelope(*parts)
                     if one.codec == Codec.JSON:
                         self._news.put(one)
             except BadFrame:

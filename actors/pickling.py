@@ -39,6 +39,11 @@ FLAT = frozenset((type(None), bool, int, float, str, bytes))
 """Types that have no buffers beside their pickle: looking for some costs 0.3 µs a message."""
 
 
+def dumps_flat(value: Any) -> bytes:
+    """The pickle of what has no class to name and no buffer: a third of what `dumps` costs."""
+    return pickle.dumps(value, 5)
+
+
 def dumps_apart(value: Any, least: int) -> tuple[bytes, list[memoryview]]:
     """Like `dumps`, with buffers of at least *least* bytes beside the pickle instead of inside."""
     buffers: list[memoryview] = []

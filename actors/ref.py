@@ -39,6 +39,7 @@ class Ref(Generic[A]):
     """
 
     __slots__ = (
+        "__dict__",
         "_cell",
         "_detached",
         "_home",
@@ -81,7 +82,10 @@ class Ref(Generic[A]):
     def __getattr__(self, method: str) -> Callable[..., Reply[Any]]:
         if method.startswith("_"):
             raise AttributeError(method)
-        return _Method(self, method)
+        # Found at once from now on: this way here takes 0.5 µs, for Python raises an error first.
+        # The twin is there because a method that held this very ref would make a cycle of both.
+        found = self.__dict__[method] = _Method(self._twin(), method)
+        return found
 
     @overload
     def ask(
@@ -223,6 +227,13 @@ class Ref(Generic[A]):
             **changes,
         }
         return type(self)(self._system, self._name, self._uid, self._home, **values)
+
+    def _twin(self) -> Ref[A]:
+        twin: Ref[A] = Ref.__new__(type(self))
+        twin._system, twin._name, twin._uid, twin._home = self._system, self._name, self._uid, self._home
+        twin._pin, twin._timeout, twin._timeout_given = self._pin, self._timeout, self._timeout_given
+        twin._detached, twin._cell = self._detached, self._cell
+        return twin
 
     def _bound(self) -> ActorSystem:
         if self._system is None:

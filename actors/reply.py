@@ -108,6 +108,9 @@ class Reply(Generic[T]):
             except asyncio.CancelledError:
                 self.cancel()
                 raise
+        if self._error is None and self._items is None:
+            self._read = True  # `_unwrap` written out for the usual case
+            return self._value  # type: ignore[no-any-return]
         return self._unwrap()
 
     def result(self, timeout: float | None = None) -> T:

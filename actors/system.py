@@ -380,10 +380,14 @@ class ActorSystem:
         *,
         streams: bool = False,
     ) -> Reply[Any]:
+        sender = current_message.get()
+        if ref._home and sender is None and self._remote is not None and not (kwargs or streams):
+            plain = self._remote.ask_plainly(ref, method, args)
+            if plain is not None:
+                return plain
         timeout = ref._timeout
         call = Call(self, ref, method, timeout)
         call.given_timeout = ref._timeout_given
-        sender = current_message.get()
         if streams or sender is not None:
             self._set_deadline(call, ref, sender, streams=streams)
         elif timeout is not None:

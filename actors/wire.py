@@ -5,7 +5,7 @@ The wire: frames and envelopes, as pure functions of bytes.
               MAC over everything else of the frame
               the sender's address
               envelopes
-    envelope  kind, codec, call id, length, body
+    envelope  kind, codec, lengths, call id, seconds left, head, body
 
 The MAC is checked before anything behind it is looked at. Each body is encoded by
 itself, so one bad message does not harm its neighbours.
@@ -15,10 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+import math
 import struct
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
+
+from actors.errors import SerializationError
 
 MAGIC = b"US"
 VERSION = 1
@@ -26,10 +30,11 @@ MAX_FRAME = 64 * 1024 * 1024
 """Bytes. Larger frames are refused by the sender, and by the receiver's socket."""
 
 _HEADER = struct.Struct("!2sBBQQQHI")
-_ENVELOPE = struct.Struct("!BBxxQI")
+_ENVELOPE = struct.Struct("!BBHIQd")
 _MAC_SIZE = 16
 FRAME_OVERHEAD = _HEADER.size + _MAC_SIZE
 ENVELOPE_OVERHEAD = _ENVELOPE.size
+_pack = _ENVELOPE.pack
 
 
 class Kind(IntEnum):
@@ -69,10 +74,17 @@ class Envelope(NamedTuple):
     kind: int
     codec: int
     call_id: int
-    body: memoryview
+    remaining: float
+    """Seconds until the deadline of a call; infinity for none."""
+    head: bytes | memoryview
+    """Whom a call is for: the same bytes in each call from one ref to one method."""
+    body: bytes | memoryview
 
 
-_new = tuple.__new__  # 0.15 µs; Envelope's own constructor takes 0.4
+_MAX_HEAD = 65535
+
+_COPIED = 256 * 1024
+"""Bytes of a frame up to which its parts are copies: a view costs as much as copying 2 KB."""
 
 
 class Frame(NamedTuple):
@@ -81,7 +93,7 @@ class Frame(NamedTuple):
     sender: int
     sequence: int
     address: str
-    body: memoryview
+    body: bytes | memoryview
 
 
 class BadFrame(Exception):
@@ -132,26 +144,50 @@ class Sealer:
             address = str(view[FRAME_OVERHEAD : FRAME_OVERHEAD + address_size], "ascii")
         except UnicodeDecodeError:
             raise BadFrame("address") from None
-        return Frame(sender, sequence, address, view[FRAME_OVERHEAD + address_size :])
+        start = FRAME_OVERHEAD + address_size
+        return Frame(sender, sequence, address, data[start:] if len(data) <= _COPIED else view[start:])
 
 
-def envelope(kind: int, codec: int, call_id: int, body: bytes) -> bytes:
+def envelope(
+    kind: int, codec: int, call_id: int, body: bytes, head: bytes = b"", remaining: float = math.inf
+) -> bytes:
     """An envelope as bytes."""
-    return _ENVELOPE.pack(kind, codec, call_id, len(body)) + body
+    return _pack(kind, codec, len(head), len(body), call_id, remaining) + head + body
 
 
-def envelopes(body: memoryview) -> list[Envelope]:
+def head_of(name: str, uid: int, pin: int, method: str) -> bytes:
+    """The head of a call: whom it is for (uid 0: whoever has the name; pin 0: any incarnation), and what."""
+    head = json.dumps([name, uid, pin, method], separators=(",", ":")).encode()
+    if len(head) > _MAX_HEAD:
+        raise SerializationError(f"the names of actor and method take {len(head)} bytes, limit {_MAX_HEAD}")
+    return head
+
+
+def target_of(head: bytes | memoryview) -> tuple[str, int, int, str]:
+    """What `head_of` wrote: name, uid, pin, method. `ValueError` for anything else."""
+    name, uid, pin, method = json.loads(bytes(head))
+    if not (type(name) is type(method) is str and type(uid) is type(pin) is int and method):
+        raise ValueError("a head names an actor and a method")
+    return name, uid, pin, method
+
+
+Parts = tuple[int, int, int, float, bytes | memoryview, bytes | memoryview]
+"""What an `Envelope` holds, as a plain tuple: that takes 0.04 µs to make instead of 0.4."""
+
+
+def envelopes(body: bytes | memoryview) -> list[Parts]:
     """The envelopes of a verified frame's body. `BadFrame` where the lengths do not add up."""
     at = 0
     size = len(body)
-    found = []
-    unpack, head = _ENVELOPE.unpack_from, _ENVELOPE.size
+    found: list[Parts] = []
+    unpack, overhead = _ENVELOPE.unpack_from, _ENVELOPE.size
     try:
         while at < size:
-            kind, codec, call_id, length = unpack(body, at)
-            at += head
-            end = at + length
-            found.append(_new(Envelope, (kind, codec, call_id, body[at:end])))
+            kind, codec, head_size, body_size, call_id, remaining = unpack(body, at)
+            at += overhead
+            middle = at + head_size
+            end = middle + body_size
+            found.append((kind, codec, call_id, remaining, body[at:middle], body[middle:end]))
             at = end
     except struct.error:
         raise BadFrame("envelope") from None

@@ -38,7 +38,7 @@ from actors.pickling import RemoteTraceback
 from actors.rundir import KEY_NAME, read_key
 from actors.testing import Probe, wait_until
 from actors.transport import open_nng
-from actors.wire import MAX_FRAME, Codec, Kind, Sealer, envelope
+from actors.wire import MAX_FRAME, Codec, Kind, Sealer, envelope, head_of
 
 from distant import Brittle, Echo, Far, Unlucky, Watcher  # isort: skip
 
@@ -508,7 +508,7 @@ async def test_garbage_and_foreign_frames_are_counted_and_dropped(
     key, own, to = read_key(run_root / KEY_NAME), host_id_of(transport.address), host_id_of(near.address)
 
     def frame(key: bytes, receiver: int) -> bytes:
-        call = envelope(Kind.ASK, Codec.JSON, 1, b'[["echo-1", 0, 0], "note", null, null, [1], {}]')
+        call = envelope(Kind.ASK, Codec.JSON, 1, b"[[1], {}, null]", head_of("echo-1", 0, 0, "note"))
         return Sealer(key).seal(receiver, own, 1, transport.address.encode(), [call])
 
     bad = [b"", b"garbage", os.urandom(500), frame(bytes(32), to), frame(key, to ^ 1), frame(key, to)[:-1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import pickle
 import secrets
 from collections.abc import AsyncIterator
@@ -12,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors import Actor, ActorSystem, pickling
+from actors import Actor, ActorSystem, _arrivals
 from actors.address import host_id_of
 from actors.testing import FaultyTransport, memory_system, wait_until
-from actors.wire import ENVELOPE_OVERHEAD, BadFrame, Codec, Kind, Sealer, envelope, envelopes
+from actors.wire import ENVELOPE_OVERHEAD, BadFrame, Codec, Kind, Sealer, envelope, envelopes, head_of
 
 KEY = secrets.token_bytes(32)
 HERE = 0x0123456789ABCDEF
@@ -60,7 +61,7 @@ def test_no_other_key_opens_a_frame(frame: bytes, key: bytes) -> None:
 @given(st.binary(max_size=50), st.integers(1, 2**32 - 51))
 def test_an_envelope_that_claims_more_than_there_is_is_bad(body: bytes, excess: int) -> None:
     lying = bytearray(envelope(Kind.ASK, Codec.PICKLE, 1, body))
-    lying[ENVELOPE_OVERHEAD - 4 : ENVELOPE_OVERHEAD] = (len(body) + excess).to_bytes(4, "big")
+    lying[4:8] = (len(body) + excess).to_bytes(4, "big")
 
     with pytest.raises(BadFrame, match="envelope"):
         list(envelopes(memoryview(lying)))
@@ -97,13 +98,17 @@ class Sink(Actor):
         return self.told
 
 
+TAKE = head_of("sink", 0, 0, "take")
+
+
 def tell(value: Any, number: int = 1) -> bytes:
-    body = pickle.dumps((("sink", 0, 0), "take", None, None, (value,), {}))
-    return envelope(Kind.TELL, Codec.PICKLE, number, body)
+    return envelope(Kind.TELL, Codec.PICKLE, number, pickle.dumps((value,)), TAKE)
 
 
-def ask(text: str) -> bytes:
-    return envelope(Kind.ASK, Codec.JSON, 1, text.encode())
+def ask(body: str, head: str | bytes = TAKE, remaining: float = math.inf) -> bytes:
+    return envelope(
+        Kind.ASK, Codec.JSON, 1, body.encode(), head if isinstance(head, bytes) else head.encode(), remaining
+    )
 
 
 class Stage:
@@ -149,7 +154,7 @@ async def test_nothing_is_unpickled_before_key_and_receiver_are_right(
         unpickled.append(bytes(data))
         return pickle.loads(data)
 
-    monkeypatch.setattr(pickling, "loads", count)
+    monkeypatch.setattr(_arrivals, "loads", count)
     good = stage.frame(tell("good"))
     bad = [
         stage.frame(tell("bad"), key=bytes(32)),
@@ -178,21 +183,32 @@ async def test_a_frame_whose_envelopes_do_not_add_up_is_dropped_as_a_whole(stage
 
 ODD = {
     "a kind that is none": envelope(99, Codec.PICKLE, 1, b""),
-    "an ask that is no call": envelope(Kind.ASK, Codec.PICKLE, 1, pickle.dumps("not a call")),
-    "an ask that is no pickle": envelope(Kind.ASK, Codec.PICKLE, 1, b"not a pickle"),
+    "an ask that is no call": envelope(Kind.ASK, Codec.PICKLE, 1, pickle.dumps("not a call"), TAKE),
+    "an ask that is no pickle": envelope(Kind.ASK, Codec.PICKLE, 1, b"not a pickle", TAKE),
     "an ask that is no json": ask("[[1, 2]"),
-    "a method that is no text": ask('[["sink", 0, 0], 5, null, null, [], {}]'),
-    "a deadline that is no number": ask('[["sink", 0, 0], "take", "soon", null, [], {}]'),
-    "a name that is no text": ask('[[["sink"], 0, 0], "take", null, null, [], {}]'),
-    "a pin that is no number": ask('[["sink", 0, "x"], "take", null, null, [1], {}]'),
-    "keywords that are none": ask('[["sink", 0, 0], "take", null, null, [1], 3]'),
-    "keywords that are a list": ask('[["sink", 0, 0], "take", null, null, [1], [2]]'),
-    "a sender that is none": ask('[["sink", 0, 0], "take", null, [1], [1], {}]'),
-    "a chain that is none": ask('[["sink", 0, 0], "take", null, null, [1], {}, 5]'),
-    "a control that is none": ask('[["sink", 0, 0], "$nothing", null, null, [], {}]'),
-    "a stop of a kind that is none": ask('[["sink", 0, 0], "$stop", null, null, ["x"], {}]'),
-    "a stop with too much": ask('[["sink", 0, 0], "$stop", null, null, [1, 2, 3], {}]'),
-    "a tell that is no call": envelope(Kind.TELL, Codec.PICKLE, 2, pickle.dumps(None)),
+    "an ask of nobody": envelope(Kind.ASK, Codec.PICKLE, 1, pickle.dumps(())),
+    "a head that is no json": ask("[[], {}, null]", "sink"),
+    "a head that is too long": ask("[[], {}, null]", '["sink", 0, 0, "take", 1]'),
+    "a head that is a number": ask("[[], {}, null]", "5"),
+    "a method that is no text": ask("[[], {}, null]", '["sink", 0, 0, 5]'),
+    "a method without a letter": ask("[[], {}, null]", '["sink", 0, 0, ""]'),
+    "a deadline that is no number": ask("[[], {}, null]", remaining=math.nan),
+    "a deadline before all time": ask("[[1], {}, null]", remaining=-math.inf),
+    "a name that is no text": ask("[[], {}, null]", '[["sink"], 0, 0, "take"]'),
+    "a uid that is no number": ask("[[1], {}, null]", '["sink", null, 0, "take"]'),
+    "a pin that is no number": ask("[[1], {}, null]", '["sink", 0, "x", "take"]'),
+    "a codec that is none": envelope(Kind.ASK, 77, 1, b"?", TAKE),
+    "arguments that are none": ask("[3, {}, null]"),
+    "keywords that are none": ask("[[1], 3, null]"),
+    "keywords that are a list": ask("[[1], [2], null]"),
+    "a sender that is none": ask("[[1], {}, [1]]"),
+    "a sender that is a number": ask("[[1], {}, 7]"),
+    "a chain that is none": ask("[[1], {}, null, 5]"),
+    "a control that is none": ask("[[], {}, null]", '["sink", 0, 0, "$nothing"]'),
+    "a stop of a kind that is none": ask('[["x"], {}, null]', '["sink", 0, 0, "$stop"]'),
+    "a stop with too much": ask("[[1, 2, 3], {}, null]", '["sink", 0, 0, "$stop"]'),
+    "a tell that is no call": envelope(Kind.TELL, Codec.PICKLE, 2, pickle.dumps(None), TAKE),
+    "a tell of nobody": envelope(Kind.TELL, Codec.PICKLE, 2, pickle.dumps(())),
     "an answer nobody asked for": envelope(Kind.VALUE, Codec.PICKLE, 1, b"?"),
     "an error nobody asked for": envelope(Kind.ERROR, Codec.PICKLE, 1, b"?"),
     "an item nobody asked for": envelope(Kind.ITEM, Codec.PICKLE, 1, b"?"),

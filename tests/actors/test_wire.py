@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors import Actor, ActorSystem, pickling
+from actors import Actor, ActorSystem, _arrivals
 from actors.address import host_id_of
 from actors.events import Event, FrameRejected
 from actors.testing import MemoryTransport, memory_system, wait_until
-from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelope, envelopes
+from actors.wire import ENVELOPE_OVERHEAD, BadFrame, Codec, Envelope, Kind, Sealer, envelope, envelopes
 
 
 class Cook(Actor):
@@ -24,7 +25,12 @@ KEY = bytes(range(32))
 ids = st.integers(1, 2**64 - 1)
 parts = st.lists(
     st.tuples(
-        st.sampled_from(Kind), st.sampled_from(Codec), st.integers(0, 2**64 - 1), st.binary(max_size=200)
+        st.sampled_from(Kind),
+        st.sampled_from(Codec),
+        st.integers(0, 2**64 - 1),
+        st.floats(allow_nan=False),
+        st.binary(max_size=100),
+        st.binary(max_size=200),
     ),
     max_size=8,
 )
@@ -42,9 +48,12 @@ def sealed(key: bytes = KEY, receiver: int = 7, body: bytes = b"payload") -> byt
 
 @given(ids, ids, st.integers(0, 2**64 - 1), addresses, parts)
 def test_what_is_sealed_is_opened_unchanged(
-    receiver: int, sender: int, sequence: int, address: str, content: list[tuple[Kind, Codec, int, bytes]]
+    receiver: int, sender: int, sequence: int, address: str, content: list[Any]
 ) -> None:
-    chunks = [envelope(*part) for part in content]
+    chunks = [
+        envelope(kind, codec, call_id, body, head, remaining)
+        for kind, codec, call_id, remaining, head, body in content
+    ]
 
     frame = Sealer(KEY).open(Sealer(KEY).seal(receiver, sender, sequence, address.encode(), chunks), receiver)
 
@@ -104,7 +113,7 @@ def test_envelopes_that_do_not_add_up_are_a_bad_frame_or_whole(data: bytes) -> N
         found = list(envelopes(memoryview(data)))
     except BadFrame:
         return
-    assert sum(len(one.body) + 16 for one in found) == len(data)
+    assert sum(ENVELOPE_OVERHEAD + len(one.head) + len(one.body) for one in found) == len(data)
 
 
 class TestInASystem:
@@ -115,7 +124,7 @@ class TestInASystem:
         def refuse(*args: object, **kwargs: object) -> None:
             raise AssertionError("something was unpickled")
 
-        monkeypatch.setattr(pickling, "loads", refuse)
+        monkeypatch.setattr(_arrivals, "loads", refuse)
         monkeypatch.setattr(pickle, "loads", refuse)
 
     async def send_raw(self, system: ActorSystem, frames: list[bytes]) -> None:
