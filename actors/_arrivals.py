@@ -193,13 +193,13 @@ class Arrivals:
     def _taken(self, peer: Peer, one: Envelope) -> None:
         """All tells up to this one were taken, but for those refused before."""
         for tell in peer.told(one.call_id):
-            tell._resolve(None)
+            tell.taken()
 
     def _refused(self, peer: Peer, one: Envelope) -> None:
         """This tell was refused; refusals come in order, so those before it were taken."""
         *taken, refused = peer.told(one.call_id)
         for tell in taken:
-            tell._resolve(None)
+            tell.taken()
         refused._reject(self._decoded_error(peer, one))
 
     # -- on the loop ---------------------------------------------------------------------

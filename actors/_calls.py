@@ -220,13 +220,28 @@ class LooseAnswer:
 class SentTell(Reply[None]):
     """A tell on its way to another process, until the far end has taken it."""
 
-    __slots__ = ("_method", "_sender", "_target")
+    __slots__ = ("_method", "_sender", "_target", "number")
 
     def __init__(self, system: ActorSystem, target: str, method: str, sender: str | None) -> None:
-        super().__init__(system)
+        # `Reply.__init__` written out: this runs for every tell.
+        self._system = system
+        self._done = self._read = False
+        self._value = self._error = self._items = self._callbacks = None
+        self._waiters = []
+        self.number = 0
+        """Which of the tells to that process it is; numbers leave in order."""
         self._target = target
         self._method = method
         self._sender = sender
+
+    def taken(self) -> None:
+        """The far end has confirmed it."""
+        # No lock: whoever took it out of the peer's list is the only one to settle it.
+        self._done = True
+        if self._waiters:
+            self._wake()
+        if self._callbacks is not None:
+            self._call_back()
 
     def never_sent(self, reason: str) -> None:
         """Its envelope did not leave this process (`_peers.Unsent`)."""

@@ -102,7 +102,7 @@ class Peer:
         """Frames that wait and take no more, oldest first."""
         self._filling = _Frame()
         self._queued_bytes = 0
-        self._tells: deque[tuple[int, SentTell]] = deque()
+        self._tells: deque[SentTell] = deque()
         """Tells whose taking is not confirmed yet, oldest first."""
         self._last_tell = 0
         self._lock = threading.Lock()
@@ -136,10 +136,10 @@ class Peer:
         """Queue a tell, like `put`. Numbers leave in order, so one confirmation covers all before it."""
         with self._lock:
             if not self.is_lost:
-                number = self._last_tell + 1
+                tell.number = number = self._last_tell + 1
                 waits = self._put(envelope(_TELL, codec, number, body, head), tell)
                 self._last_tell = number
-                self._tells.append((number, tell))
+                self._tells.append(tell)
                 return waits
         tell.never_sent("its process is gone")
         return 0
@@ -164,10 +164,10 @@ class Peer:
     def told(self, tell_id: int) -> list[SentTell]:
         """The tells up to *tell_id* whose fate was not known so far, oldest first."""
         with self._lock:
-            tells = []
-            while self._tells and self._tells[0][0] <= tell_id:
-                tells.append(self._tells.popleft()[1])
-            return tells
+            told, tells = [], self._tells
+            while tells and tells[0].number <= tell_id:
+                told.append(tells.popleft())
+            return told
 
     def flush(self) -> None:
         """Send what is queued, as far as that goes without blocking; any thread."""
@@ -288,7 +288,7 @@ class Peer:
             self._full.clear()
             self._filling = _Frame()
             self._queued_bytes = 0
-            unconfirmed = [tell for _, tell in self._tells]
+            unconfirmed = [*self._tells]
             self._tells.clear()
         return unsent, unconfirmed
 

@@ -159,13 +159,13 @@ class Remote:
             call.peer = peer
             self._leaves(call, peer, waits)
 
-    def ask_plainly(self, ref: Ref[Any], method: str, args: tuple[Any, ...]) -> Call | None:
+    def ask_plainly(self, ref: Ref[Any], home: str, method: str, args: tuple[Any, ...]) -> Call | None:
         """
         `ask` for the most frequent case, at half its cost; None where it is another one.
 
         It comes from no handler, has small plain arguments, and goes to a process that was heard of before.
         """
-        peer = self._peers.get(ref._home)
+        peer = self._peers.get(home)
         if peer is None or self._codec != Codec.PICKLE or ref._cell is not None:
             return None
         for arg in args:

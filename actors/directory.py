@@ -13,6 +13,10 @@ from actors.exit import Exit
 class Directory(Protocol):
     """What a system asks about names that are not its own."""
 
+    @property
+    def version(self) -> int:
+        """Grows with every change: until then an answer of `locate` holds."""
+
     def locate(self, name: str, uid: int) -> str:
         """
         The address of the process where *name* lives now.

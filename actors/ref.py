@@ -26,6 +26,8 @@ R = TypeVar("R")
 
 _UNCHANGED: Any = object()
 
+_NOWHERE = (-1, "")
+
 decoding = threading.local()
 """`decoding.system`: where refs that are being unpickled on this thread belong."""
 
@@ -43,6 +45,7 @@ class Ref(Generic[A]):
         "_cell",
         "_detached",
         "_home",
+        "_located",
         "_name",
         "_pin",
         "_system",
@@ -76,6 +79,8 @@ class Ref(Generic[A]):
         self._detached = detached
         """True for orders: they inherit no deadline."""
         self._cell = cell
+        self._located: tuple[int, str] = _NOWHERE
+        """Where the directory's version of that number says it lives."""
 
     # -- messages ------------------------------------------------------------------
 
@@ -232,7 +237,7 @@ class Ref(Generic[A]):
         twin: Ref[A] = Ref.__new__(type(self))
         twin._system, twin._name, twin._uid, twin._home = self._system, self._name, self._uid, self._home
         twin._pin, twin._timeout, twin._timeout_given = self._pin, self._timeout, self._timeout_given
-        twin._detached, twin._cell = self._detached, self._cell
+        twin._detached, twin._cell, twin._located = self._detached, self._cell, self._located
         return twin
 
     def _bound(self) -> ActorSystem:

@@ -35,7 +35,7 @@ from actors.directory import Directory
 from actors.errors import ActorStopped, InvalidArgument, NotFound, Unavailable
 from actors.exit import Exit
 from actors.ref import Ref
-from actors.reply import Reply, failed
+from actors.reply import Reply, failed, settled
 from actors.statistics import Counts, SystemStatistics
 from actors.transport import Transport
 from actors.wire import Kind
@@ -100,6 +100,7 @@ class ActorSystem:
         self._own_thread: threading.Thread | None = None
         self._remote: Remote | None = None
         self._watches = Watches(self)
+        self._refusal = _Refusal()
         self._stopped: Reply[None] = Reply(self)
         self._stopping = threading.Lock()
         """Taken for good by the first stop."""
@@ -381,9 +382,11 @@ class ActorSystem:
         streams: bool = False,
     ) -> Reply[Any]:
         sender = current_message.get()
-        if ref._home and sender is None and self._remote is not None and not (kwargs or streams):
-            plain = self._remote.ask_plainly(ref, method, args)
-            if plain is not None:
+        if sender is None and self._remote is not None and not (kwargs or streams):
+            home = ref._home
+            if not home and self.directory is not None and ref._located[0] == self.directory.version:
+                home = ref._located[1]
+            if home and (plain := self._remote.ask_plainly(ref, home, method, args)) is not None:
                 return plain
         timeout = ref._timeout
         call = Call(self, ref, method, timeout)
@@ -440,6 +443,13 @@ class ActorSystem:
 
     def _tell(self, ref: Ref[Any], method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reply[None]:
         sender = current_message.get()
+        cell = ref._cell
+        if (
+            cell is not None
+            and threading.get_ident() == self._loop_thread
+            and not (cell.roams or self._closed)
+        ):
+            return self._tell_at_once(cell, ref, method, args, kwargs, sender)
         try:
             place = self._place(ref)
         except Exception as error:
@@ -456,6 +466,26 @@ class ActorSystem:
         if self._closed:
             reply._reject(self._unreachable(ref))
         return reply
+
+    def _tell_at_once(
+        self,
+        cell: Cell,
+        ref: Ref[Any],
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        sender: Message | None,
+    ) -> Reply[None]:
+        """A tell inside the process and on its loop: what became of it is known on return."""
+        refusal = self._refusal
+        message = Message(method, args, kwargs, refusal, sender.life if sender is not None else None)
+        message.pin = ref._pin
+        self._deliver(cell, message)
+        message.answer = None
+        if refusal.error is None:
+            return _TAKEN
+        error, refusal.error = refusal.error, None
+        return failed(error)
 
     def _deliver(self, cell: Cell, message: Message) -> None:
         if message.pin and message.pin < cell.incarnation:
@@ -491,7 +521,9 @@ class ActorSystem:
             raise self._unreachable(ref)
         home = ref._home
         if not home and self.directory is not None:
+            version = self.directory.version
             home = self.directory.locate(ref._name, ref._uid)
+            ref._located = (version, home)
         if not home or home == self.address:
             return self._cell_of(ref._name, ref._uid)
         if self._remote is None:
@@ -594,6 +626,22 @@ class SpawnOptions:
     def spawn(self, cls: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Ref[A]:
         """`ActorSystem.spawn` with these options."""
         return self._system._spawn(cls, args, kwargs, **self._options)
+
+
+_TAKEN: Reply[None] = settled()
+"""The reply to every tell that was taken at once: it never changes."""
+
+
+class _Refusal(NoAnswer):
+    """Keeps the refusal of a tell whose sender waits for it on the stack."""
+
+    __slots__ = ("error",)
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def _answer_refused(self, error: BaseException) -> None:
+        self.error = error
 
 
 class _TellAnswer(NoAnswer):

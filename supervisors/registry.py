@@ -72,6 +72,7 @@ class Registry:
 
     def __init__(self, app: str) -> None:
         self.app = app
+        self.version = 0
         self._views: dict[str, ServiceView] = {}
         self._routers: dict[str, ServiceRouter] = {}
         self._watchers: dict[tuple[str, int], list[Callable[[Exit], None]]] = {}
@@ -96,6 +97,7 @@ class Registry:
             if known is not None and known.version >= view.version:
                 continue
             self._views = {**self._views, view.name: view}
+            self.version += 1
             self._tell_watchers(known, view)
             if (router := self._routers.get(view.name)) is not None:
                 router.changed()
