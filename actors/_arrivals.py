@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from actors import _controls, events, foreign, pickling
 from actors._message import Message, Origin, RemoteAnswer, RemoteTell, Step
+from actors._outlet import Outlet, size_of
 from actors._peers import Peer
 from actors.address import host_id_of
 from actors.errors import ActorError, InvalidArgument, SerializationError
 from actors.exit import Exit, Terminated
 from actors.ref import Ref, decoding
 from actors.reply import Reply
+from actors.stream import sized, unpack_batch, unpack_limits, unpack_total
 from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelopes
 
 if TYPE_CHECKING:
@@ -66,6 +68,11 @@ class Arrivals:
             Kind.END: self._end,
             Kind.TAKEN: self._taken,
             Kind.REFUSED: self._refused,
+            Kind.FED: self._fed,
+            Kind.FED_END: self._fed_end,
+            Kind.FED_ERROR: self._fed_error,
+            Kind.FED_READ: self._fed_read,
+            Kind.FED_CLOSED: self._fed_closed,
         }
         self._on_loop: dict[int, Callable[[Peer, Envelope, Any], None]] = {
             Kind.ASK: self._ask,
@@ -75,6 +82,7 @@ class Arrivals:
             Kind.UNWATCH: self._unwatch,
             Kind.TERMINATED: self._terminated,
             Kind.UNREAD: self._unread,
+            Kind.READ: self._reader_allows,
         }
 
     # -- on the thread that reads the inbox --------------------------------------------
@@ -93,6 +101,7 @@ class Arrivals:
                 if frame.sequence <= peer.last_sequence:
                     raise BadFrame("sequence")
                 peer.last_sequence = frame.sequence
+                decoding.peer = peer
             except Exception as error:
                 self._reject(str(error), len(data))
                 continue
@@ -153,17 +162,25 @@ class Arrivals:
             self._late(peer, one)
             return
         try:
-            item = self._decode(peer, one)
+            first, items = self._items(peer, one)
         except Exception as error:
             calls.fail(call, _undecodable(call, error))
             self._remote.cancel(call)
         else:
-            call._answer_item(item)
+            if not call._answer_items(items, first):
+                self._remote.cancel(call)
+
+    def _items(self, peer: Peer, one: Envelope) -> tuple[int | None, list[tuple[Any, int]]]:
+        """The items in an envelope with their bytes, and the number of the first where that is known."""
+        if one.codec != _PICKLE or not self._unpickles:
+            return None, [(self._decode(peer, one), size_of(one.codec, one.body))]
+        first, bodies = unpack_batch(one.body)
+        return first, sized(map(pickling.loads, bodies), map(len, bodies))
 
     def _end(self, peer: Peer, one: Envelope) -> None:
-        call = self._system._calls.take(one.call_id)
+        call = self._system._calls.find(one.call_id)
         if call is not None:
-            call._finish()
+            call._answer_end(unpack_total(one.body))
 
     def _error(self, peer: Peer, one: Envelope) -> None:
         call = self._system._calls.take(one.call_id)
@@ -181,6 +198,38 @@ class Arrivals:
             return foreign.error_of(plain) if one.codec == Codec.JSON else pickling.decode_error(plain)
         except Exception as error:
             return SerializationError(f"an error cannot be decoded: {type(error).__name__}: {error}")
+
+    # Streams that came as arguments, and those that were sent as such.
+
+    def _fed(self, peer: Peer, one: Envelope) -> None:
+        intake = peer.intakes.get(one.call_id)
+        if intake is None or intake.done:
+            self._late(peer, one)
+            return
+        try:
+            first, items = self._items(peer, one)
+            intake._push(items, first)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            intake._reject(SerializationError(f"the receiver cannot decode an item: {reason}"))
+        if intake.done:
+            self._remote.send(peer, Kind.FED_CLOSED, one.call_id, b"")
+
+    def _fed_end(self, peer: Peer, one: Envelope) -> None:
+        intake = peer.intakes.pop(one.call_id, None)
+        if intake is not None:
+            intake._finish(unpack_total(one.body))
+
+    def _fed_error(self, peer: Peer, one: Envelope) -> None:
+        intake = peer.intakes.pop(one.call_id, None)
+        if intake is not None:
+            intake._reject(self._decoded_error(peer, one))
+
+    def _fed_read(self, peer: Peer, one: Envelope) -> None:
+        self._system._feeds.allow(one.call_id, unpack_limits(one.body))
+
+    def _fed_closed(self, peer: Peer, one: Envelope) -> None:
+        self._system._feeds.closed(one.call_id)
 
     def _taken(self, peer: Peer, one: Envelope) -> None:
         """All tells up to this one were taken, but for those refused before."""
@@ -274,6 +323,11 @@ class Arrivals:
         message = peer.serving.pop(one.call_id, None)
         if message is not None and message.cell is not None:
             message.cell.cancel(message)
+
+    def _reader_allows(self, peer: Peer, one: Envelope, content: Any) -> None:
+        message = peer.serving.get(one.call_id)
+        if message is not None and isinstance(message.answer, Outlet):
+            message.answer.allow(unpack_limits(one.body))
 
     def _watch(self, peer: Peer, one: Envelope, content: Any) -> None:
         notify = partial(self._send_terminated, peer, one.call_id, one.codec)

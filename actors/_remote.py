@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from actors import events, pickling
 from actors._arrivals import Arrivals
 from actors._calls import Call, SentTell
+from actors._feeds import gone
+from actors._outlet import RemotePipe
 from actors._message import Message, Step, encode_error
 from actors._peers import MAX_BODY, OutboxFull, Peer, TooLarge
 from actors._shared import IDLE_TIME, SHARED_FROM, Borrower, Lender, parcel
@@ -65,6 +67,8 @@ class Remote:
         self._closed = False
         self._receives_apart = False
         self._dirty: list[Peer] = []
+        self._batches: list[RemotePipe] = []
+        """Streams that have something for the end of this turn."""
         self._holds_back = False
         """True while what came in is being handled: the answers leave together afterwards."""
         self._postponed = 0
@@ -353,6 +357,18 @@ class Remote:
             peer.dirty = False
             peer.flush()
 
+    def flush_soon(self, pipe: RemotePipe) -> None:
+        """*pipe* has items; they leave at the end of this turn. Loop thread only."""
+        if not self._batches:
+            assert self._system._loop is not None
+            self._system._loop.call_soon(self._flush_batches)
+        self._batches.append(pipe)
+
+    def _flush_batches(self) -> None:
+        pipes, self._batches = self._batches, []
+        for peer in {pipe.flush() for pipe in pipes}:
+            peer.flush()
+
     # -- peers -------------------------------------------------------------------------
 
     def peer(self, address: str) -> Peer:
@@ -392,6 +408,9 @@ class Remote:
         for message in serving.values():
             if message.cell is not None:
                 message.cell.cancel(message)
+        intakes, peer.intakes = peer.intakes, {}
+        for intake in intakes.values():
+            intake._reject(gone(peer, reason))
         watching, peer.watching = peer.watching, {}
         for watch_id, cell in watching.items():
             (cell.watchers or {}).pop((peer.address, watch_id), None)

@@ -18,6 +18,7 @@ from actors._peers import Peer
 from actors.address import host_id_of
 from actors.errors import DeadlineExceeded, SerializationError, Unavailable
 from actors.foreign import ForeignError
+from actors.stream import Window, pack_limits
 from actors.transport import open_nng
 from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelope, envelopes
 
@@ -58,6 +59,7 @@ class Door:
     def stream(self, actor: str, method: str, *args: Any, timeout: float | None = None) -> Iterator[Any]:
         """The items of a stream; *timeout* is between two. Leaving it early ends it at the far side."""
         call_id = self._send(actor, method, args, timeout)
+        window = Window()
         ended = False
         try:
             while True:
@@ -68,6 +70,8 @@ class Door:
                 if ended:
                     return
                 yield json.loads(bytes(answer.body))
+                if window.read(len(answer.body)):
+                    self._say(Kind.READ, call_id, pack_limits(window.raised()))
         finally:
             if not ended:
                 self._cancel(call_id)
@@ -85,8 +89,11 @@ class Door:
         return self._last_call
 
     def _cancel(self, call_id: int) -> None:
+        self._say(Kind.CANCEL, call_id, b"")
+
+    def _say(self, kind: Kind, call_id: int, body: bytes) -> None:
         if self._peer is not None:
-            self._peer.put(envelope(Kind.CANCEL, Codec.JSON, call_id, b""))
+            self._peer.put(envelope(kind, Codec.JSON, call_id, body))
             self._peer.flush()
 
     def _next(self, call_id: int, timeout: float | None, method: str) -> Envelope:
