@@ -56,7 +56,9 @@ class Feeds:
         feeds = self._of_call.get(call)
         if feeds is None:
             values = (*args, *kwargs.values())
-            feeds = [Feed(self._system, self, value, call._describe()) for value in values if is_stream(value)]
+            feeds = [
+                Feed(self._system, self, value, call._describe()) for value in values if is_stream(value)
+            ]
             self._of_call[call] = feeds
             close = partial(_close_all, feeds)
             call.add_done_callback(close)
@@ -202,10 +204,9 @@ class Feed:
             outlet.fail(Cancelled(f"the stream was cancelled where it is made: {self._what}"))
         except Exception as error:
             outlet.fail(error)
-        except BaseException as error:
-            # SystemExit and the like end whoever raises them, never the process of the reader.
-            outlet.fail(Unavailable(f"the stream ended with {type(error).__name__}: {self._what}"))
-            raise
+        except SystemExit:
+            # In a task it would end the whole loop, at the reader's the actor: neither is meant.
+            outlet.fail(Unavailable(f"an argument of {self._what} raised SystemExit", reason="SystemExit"))
         finally:
             self._is_closed = True
             await self._end_iterator()

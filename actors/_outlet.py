@@ -185,7 +185,17 @@ ARGUMENT = Kinds(Kind.FED, Kind.FED_END, Kind.FED_ERROR)
 class RemotePipe:
     """The way to a reader in another process."""
 
-    __slots__ = ("_bodies", "_bytes", "_codec", "_kinds", "_on_end", "_peer", "_sent", "_stream_id", "_system")
+    __slots__ = (
+        "_bodies",
+        "_bytes",
+        "_codec",
+        "_kinds",
+        "_on_end",
+        "_peer",
+        "_sent",
+        "_stream_id",
+        "_system",
+    )
 
     def __init__(
         self,

@@ -22,8 +22,8 @@ from actors import events, pickling
 from actors._arrivals import Arrivals
 from actors._calls import Call, SentTell
 from actors._feeds import gone
-from actors._outlet import RemotePipe
 from actors._message import Message, Step, encode_error
+from actors._outlet import RemotePipe
 from actors._peers import MAX_BODY, OutboxFull, Peer, TooLarge
 from actors._shared import IDLE_TIME, SHARED_FROM, Borrower, Lender, parcel
 from actors.errors import ActorError, MailboxFull, SerializationError, Unavailable
