@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from actors import pickling
@@ -54,7 +55,7 @@ class Outlet:
     It takes the place of a message's `Answer` once the handler turns out to be a stream.
     """
 
-    __slots__ = ("_credit", "_pipe", "_wakers", "is_closed")
+    __slots__ = ("_credit", "_pipe", "_wakers", "is_closed", "is_open")
 
     def __init__(self, pipe: Pipe, limits: Limits = AT_FIRST) -> None:
         self._pipe = pipe
@@ -62,16 +63,21 @@ class Outlet:
         self._wakers: list[Callable[[], None]] = []
         self.is_closed = False
         """True once nothing more gets through."""
+        self.is_open = self._credit.is_open
+        """
+        True when one more item may be put, or none ever will get through; else `wait_open`.
 
-    @property
-    def is_open(self) -> bool:
-        """True when one more item may be put, or none ever will be let through: no need to wait."""
-        return self.is_closed or self._credit.is_open
+        False may be old news: it is for the writer, who asks again before it waits.
+        """
 
     def put(self, item: Any) -> None:
         """Send *item*; the caller has seen to it that the outlet is open."""
         if not self.is_closed:
-            self._credit.spend(self._pipe.send(item))
+            self.is_open = self._credit.spend(self._pipe.send(item))
+
+    def _look(self) -> bool:
+        self.is_open = is_open = self.is_closed or self._credit.is_open
+        return is_open
 
     async def wait_open(self) -> None:
         """Wait until the reader allows one more, or the outlet is closed; on any loop."""
@@ -91,7 +97,7 @@ class Outlet:
     def _wait(self, wake: Callable[[], None]) -> None:
         # As `Reply._add_waiter`: whoever pops it runs it, and what came before is looked for afterwards.
         self._wakers.append(wake)
-        if self.is_open:
+        if self._look():
             self._wake()
 
     def _wake(self) -> None:
@@ -105,14 +111,14 @@ class Outlet:
     def allow(self, limits: Limits) -> None:
         """The reader's word."""
         self._credit.allow(limits)
-        if self._wakers and self.is_open:
+        if self._look():
             self._wake()
 
     def close(self) -> bool:
         """Let nothing more through and wake the writer; True for the first time."""
         if self.is_closed:
             return False
-        self.is_closed = True
+        self.is_closed = self.is_open = True
         self._wake()
         return True
 
@@ -220,7 +226,14 @@ class RemotePipe:
 
     def send(self, item: Any) -> int:
         # Encoded now, not when the batch leaves: a generator may change what it has yielded.
+        system = self._system
         try:
+            if self._codec == _PICKLE and type(item) in pickling.FLAT:
+                body = pickling.dumps(item)
+                size = len(body)
+                if size < _BATCH_BYTES and get_ident() == system._loop_thread:
+                    self._join(body, size)  # most items are like this: 0.8 µs less
+                    return size
             if self._codec == _PICKLE:
                 is_flat = type(item) in pickling.FLAT
                 codec, body = self._remote.pack(self._peer, item, is_flat=is_flat)
@@ -230,7 +243,7 @@ class RemotePipe:
             problem = untransportable("an item", item, error)
             mark_passed_through(problem)  # ends the stream, not the actor
             raise problem from error
-        self._system._on_loop(self._add, codec, body)
+        system._on_loop(self._add, codec, body)
         return size_of(codec, body)
 
     @property
@@ -238,15 +251,18 @@ class RemotePipe:
         return self._system._remote
 
     def _add(self, codec: int, body: bytes) -> None:
-        if codec != _PICKLE:
+        if codec == _PICKLE:
+            self._join(body, len(body))
+        else:
             self.flush()
             self._sent += 1
             self._put(self._kinds.item, codec, body)
-            return
+
+    def _join(self, body: bytes, size: int) -> None:
         if not self._bodies:
             self._remote.flush_soon(self)
         self._bodies.append(body)
-        self._bytes += len(body)
+        self._bytes += size
         if self._bytes >= _BATCH_BYTES:
             self.flush()
 

@@ -332,8 +332,13 @@ class Runner:
             while True:
                 if outlet is not None and not outlet.is_open:
                     await outlet.wait_open()
+                awaitable = following()
                 try:
-                    item = await drive(following(), run)
+                    # `drive`, written out for an item that is there at once.
+                    future = run(awaitable.send, None)
+                    item = await resume(awaitable, run, future)
+                except StopIteration as stop:
+                    item = stop.value
                 except StopAsyncIteration:
                     return
                 if outlet is not None:

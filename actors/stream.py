@@ -13,8 +13,13 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+# A small item between two processes on one core took 10.2 µs with a window of 32, 6.7 with 64,
+# 5.2 with 256, 4.8 with 1,024.
 WINDOW_ITEMS = 256
 """Items that may be on their way or lie unread."""
+
+# 4 MiB doubles the rate of items of 1 MB (1.7 to 3.4 GB/s) and helps neither 64 KB nor 8 MB;
+# a thousand streams that nobody reads would hold four times as much.
 
 WINDOW_BYTES = 1024 * 1024
 """Bytes of the same, as sent; one item may reach beyond. Inside a process only items count."""
@@ -51,10 +56,11 @@ class Credit:
         """True while one more item may be sent, however large."""
         return self.items < self._allowed_items and self.bytes < self._allowed_bytes
 
-    def spend(self, size: int) -> None:
-        """An item of *size* bytes is sent."""
+    def spend(self, size: int) -> bool:
+        """An item of *size* bytes is sent; True while one more may be (`is_open`)."""
         self.items += 1
         self.bytes += size
+        return self.items < self._allowed_items and self.bytes < self._allowed_bytes
 
     def allow(self, limits: Limits) -> None:
         """The reader's word. Never takes back what was allowed before."""
