@@ -264,7 +264,12 @@ class RemotePipe:
         self._bodies.append(body)
         self._bytes += size
         if self._bytes >= _BATCH_BYTES:
-            self.flush()
+            self.flush().flush()
+
+    @property
+    def items_waiting(self) -> int:
+        """Items of the batch that has not left."""
+        return len(self._bodies)
 
     def flush(self) -> Peer:
         """Queue the batch, if there is one; returns the peer, whose outbox may now be flushed."""
@@ -273,7 +278,7 @@ class RemotePipe:
             self._bodies, self._bytes = [], 0
             batch = pack_batch(self._sent, bodies)
             self._sent += len(bodies)
-            self._put(self._kinds.item, _PICKLE, batch)
+            self._remote.queue(self._peer, self._kinds.item, _PICKLE, self._stream_id, batch)
         return self._peer
 
     def end(self) -> None:

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
@@ -48,6 +49,15 @@ _BURST = 256
 _POSTPONES = 3
 """Turns that a busy process may hold back its answers for, to send them together."""
 
+_WAITS = 8
+"""Turns that items of streams may wait for more, while each turn brings some; if others have just left."""
+
+_CLOSE = 0.0001
+"""Seconds: not a question and its answer apart."""
+
+_ENOUGH = 64
+"""Items that wait for no more."""
+
 _LINGER = 0.02
 """Seconds between the last frame handed to nng and closing its socket, which drops what is unwritten."""
 
@@ -69,6 +79,7 @@ class Remote:
         self._dirty: list[Peer] = []
         self._batches: list[RemotePipe] = []
         """Streams that have something for the end of this turn."""
+        self._batches_left_at = 0.0
         self._holds_back = False
         """True while what came in is being handled: the answers leave together afterwards."""
         self._postponed = 0
@@ -207,6 +218,14 @@ class Remote:
             return
         if not peer.dirty or waits % _BURST == 0:
             self._flush(peer)
+
+    def queue(self, peer: Peer, kind: int, codec: int, call_id: int, body: bytes) -> None:
+        """One envelope that nobody waits for, to leave with the next flush."""
+        try:
+            peer.put(envelope(kind, codec, call_id, body))
+        except OutboxFull:
+            self._take_back(peer, codec, body)
+            self._lost(peer, "it does not read what we send")
 
     def _take_back(self, peer: Peer, codec: int, body: bytes) -> None:
         """What was to leave does not: nobody will read it."""
@@ -361,11 +380,21 @@ class Remote:
         """*pipe* has items; they leave at the end of this turn. Loop thread only."""
         if not self._batches:
             assert self._system._loop is not None
-            self._system._loop.call_soon(self._flush_batches)
+            turns = _WAITS if time.monotonic() < self._batches_left_at + _CLOSE else 0
+            self._system._loop.call_soon(self._flush_batches, turns, 0)
         self._batches.append(pipe)
 
-    def _flush_batches(self) -> None:
+    def _flush_batches(self, turns: int, before: int) -> None:
+        # A generator that awaits between its items makes one a turn. While they come like that, a few
+        # leave together: 17 µs an item instead of 33.
+        if turns and len(self._batches) <= turns:
+            items = sum(pipe.items_waiting for pipe in self._batches)
+            if before < items < _ENOUGH:
+                assert self._system._loop is not None
+                self._system._loop.call_soon(self._flush_batches, turns - 1, items)
+                return
         pipes, self._batches = self._batches, []
+        self._batches_left_at = time.monotonic()
         for peer in {pipe.flush() for pipe in pipes}:
             peer.flush()
 

@@ -171,6 +171,11 @@ class Mill(Actor):
             if n % 7 == 0:
                 await asyncio.sleep(0)
 
+    async def one_a_turn(self, count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            yield number
+            await asyncio.sleep(0)
+
     async def doubled(self, numbers: AsyncIterator[int]) -> AsyncIterator[int]:
         async for number in numbers:
             yield 2 * number

@@ -41,6 +41,11 @@ async def _has_noted(mill: Ref[Any], *any_of: str) -> bool:
     return bool(set(any_of) & set((await mill.seen())[1]))
 
 
+async def read_on(reader: AsyncIterator[Any]) -> None:
+    async for _ in reader:
+        pass
+
+
 class Larder:
     """Makes numbers for ever, and counts them."""
 
@@ -206,8 +211,7 @@ async def test_a_killed_process_ends_both_ends_of_a_two_way_stream(near: ActorSy
     began_at = time.monotonic()
     far.kill()
     with pytest.raises(Unavailable) as caught:
-        while True:
-            await anext(reader)
+        await read_on(reader)
     await wait_until(lambda: larder.has_ended)
     assert caught.value.may_have_run
     assert time.monotonic() - began_at < 2  # and not the stream's timeout
@@ -249,8 +253,7 @@ async def test_the_next_life_of_an_actor_knows_nothing_of_its_streams(near: Acto
     assert await anext(reader) == 2
     await mill.kill()
     with pytest.raises(Unavailable, match="stopped while it ran"):
-        while True:
-            await anext(reader)
+        await read_on(reader)
     await wait_until(lambda: larder.has_ended)
     again = await stagehand.start(Mill, "mill")
     assert [item async for item in again.doubled(Larder().numbers(2))] == [2, 4]
