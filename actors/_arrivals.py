@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors import _controls, events, foreign, pickling
 from actors._message import Origin, RemoteAsk, RemoteMessage, RemoteTell, Step, encode_error
+from actors._outlet import Outlet, size_of
 from actors._peers import Peer
 from actors.address import host_id_of
 from actors.errors import ActorError, InvalidArgument, SerializationError
@@ -24,6 +25,7 @@ from actors.exit import Exit, Terminated
 from actors.pickling import loads
 from actors.ref import Ref, decoding
 from actors.reply import Reply
+from actors.stream import sized, unpack_batch, unpack_limits, unpack_total
 from actors.wire import BadFrame, Codec, Envelope, Kind, Parts, Sealer, envelopes, target_of
 
 if TYPE_CHECKING:
@@ -36,10 +38,14 @@ _TARGETS = 10_000
 
 _PICKLE = int(Codec.PICKLE)
 _ASK, _TELL, _VALUE = int(Kind.ASK), int(Kind.TELL), int(Kind.VALUE)
+_CALLS = (_ASK, _TELL)
 _MARKS = (_controls.MARK, foreign.MARK)
 """First letters of what is no plain method."""
 
-_Work = list[tuple[Peer, list[Parts]]]
+_Part = tuple[int, int, int, float, bytes | memoryview, Any]
+"""An envelope for the loop; of a call, its content in the place of its body."""
+
+_Work = list[tuple[Peer, list[_Part]]]
 
 
 class Arrivals:
@@ -65,6 +71,11 @@ class Arrivals:
             Kind.END: self._end,
             Kind.TAKEN: self._taken,
             Kind.REFUSED: self._refused,
+            Kind.FED: self._fed,
+            Kind.FED_END: self._fed_end,
+            Kind.FED_ERROR: self._fed_error,
+            Kind.FED_READ: self._fed_read,
+            Kind.FED_CLOSED: self._fed_closed,
         }
         self._on_loop: dict[int, Callable[[Peer, Envelope], None]] = {
             Kind.CANCEL: self._cancel,
@@ -72,6 +83,7 @@ class Arrivals:
             Kind.UNWATCH: self._unwatch,
             Kind.TERMINATED: self._terminated,
             Kind.UNREAD: self._unread,
+            Kind.READ: self._reader_allows,
         }
 
     # -- on the thread that reads the inbox --------------------------------------------
@@ -89,6 +101,7 @@ class Arrivals:
                 if frame.sequence <= peer.last_sequence:
                     raise BadFrame("sequence")
                 peer.last_sequence = frame.sequence
+                decoding.peer = peer
             except Exception as error:
                 self._reject(str(error), len(data))
                 continue
@@ -96,13 +109,13 @@ class Arrivals:
                 work.append((peer, rest))
         return partial(self._system._on_loop, self._take_in, work) if work else None
 
-    def _settle(self, peer: Peer, batch: list[Parts]) -> list[Parts]:
+    def _settle(self, peer: Peer, batch: list[Parts]) -> list[_Part]:
         """Settle what is being waited for; returns what is for the loop."""
         take = self._system._calls.take
         settles = self._at_once.get
         rest = []
         for one in batch:
-            kind, codec, call_id, _, _, body = one
+            kind, codec, call_id, remaining, head, body = one
             try:
                 if kind == _VALUE and codec == _PICKLE and self._unpickles:
                     # Written out: most of what comes to whoever asks.
@@ -114,6 +127,9 @@ class Arrivals:
                             call._reject(_undecodable(call, error))
                         else:
                             call._resolve(value)
+                elif kind in _CALLS:
+                    # Decoded here: what else comes may belong to a stream among the arguments.
+                    rest.append((kind, codec, call_id, remaining, head, self._content(peer, codec, body)))
                 elif (at_once := settles(kind)) is not None:
                     at_once(peer, Envelope(*one))
                 else:
@@ -121,6 +137,14 @@ class Arrivals:
             except Exception as error:
                 self._reject(f"{type(error).__name__}: {error}", len(body))
         return rest
+
+    def _content(self, peer: Peer, codec: int, body: bytes | memoryview) -> Any:
+        """What a call says, or the `SerializationError` to refuse it with."""
+        try:
+            return loads(body) if codec == _PICKLE and self._unpickles else self._decode(peer, codec, body)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            return SerializationError(f"the receiver cannot decode the message: {reason}")
 
     def _reject(self, reason: str, size: int) -> None:
         self.rejected_frames += 1
@@ -161,17 +185,25 @@ class Arrivals:
             self._late(peer, one)
             return
         try:
-            item = self._decode(peer, one.codec, one.body)
+            first, items = self._items(peer, one)
         except Exception as error:
             calls.fail(call, _undecodable(call, error))
             self._remote.cancel(call)
         else:
-            call._answer_item(item)
+            if not call._answer_items(items, first):
+                self._remote.cancel(call)
+
+    def _items(self, peer: Peer, one: Envelope) -> tuple[int | None, list[tuple[Any, int]]]:
+        """The items in an envelope with their bytes, and the number of the first where that is known."""
+        if one.codec != _PICKLE or not self._unpickles:
+            return None, [(self._decode(peer, one.codec, one.body), size_of(one.codec, one.body))]
+        first, bodies = unpack_batch(one.body)
+        return first, sized(map(pickling.loads, bodies), map(len, bodies))
 
     def _end(self, peer: Peer, one: Envelope) -> None:
-        call = self._system._calls.take(one.call_id)
+        call = self._system._calls.find(one.call_id)
         if call is not None:
-            call._finish()
+            call._answer_end(unpack_total(one.body))
 
     def _error(self, peer: Peer, one: Envelope) -> None:
         call = self._system._calls.take(one.call_id)
@@ -190,6 +222,38 @@ class Arrivals:
         except Exception as error:
             return SerializationError(f"an error cannot be decoded: {type(error).__name__}: {error}")
 
+    # Streams that came as arguments, and those that were sent as such.
+
+    def _fed(self, peer: Peer, one: Envelope) -> None:
+        intake = peer.intakes.get(one.call_id)
+        if intake is None or intake.done:
+            self._late(peer, one)
+            return
+        try:
+            first, items = self._items(peer, one)
+            intake._push(items, first)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            intake._reject(SerializationError(f"the receiver cannot decode an item: {reason}"))
+        if intake.done:
+            self._remote.send(peer, Kind.FED_CLOSED, one.call_id, b"")
+
+    def _fed_end(self, peer: Peer, one: Envelope) -> None:
+        intake = peer.intakes.pop(one.call_id, None)
+        if intake is not None:
+            intake._finish(unpack_total(one.body))
+
+    def _fed_error(self, peer: Peer, one: Envelope) -> None:
+        intake = peer.intakes.pop(one.call_id, None)
+        if intake is not None:
+            intake._reject(self._decoded_error(peer, one))
+
+    def _fed_read(self, peer: Peer, one: Envelope) -> None:
+        self._system._feeds.allow(one.call_id, unpack_limits(one.body))
+
+    def _fed_closed(self, peer: Peer, one: Envelope) -> None:
+        self._system._feeds.closed(one.call_id)
+
     def _taken(self, peer: Peer, one: Envelope) -> None:
         """All tells up to this one were taken, but for those refused before."""
         for tell in peer.told(one.call_id):
@@ -205,7 +269,6 @@ class Arrivals:
     # -- on the loop ---------------------------------------------------------------------
 
     def _take_in(self, work: _Work) -> None:
-        decoding.system = self._system
         remote, runners = self._remote, self._system._runners
         remote.hold_back()
         runners.gather()
@@ -222,13 +285,13 @@ class Arrivals:
                     else:
                         self._on_loop.get(kind, self._unknown)(peer, Envelope(*one))
                 except Exception as error:
-                    self._reject(f"{type(error).__name__}: {error}", len(one[-1]))
+                    self._reject(f"{type(error).__name__}: {error}", 0)
             if told:
                 remote.send(peer, Kind.TAKEN, told, b"")
         remote.let_go(at_once=runners.work_at_once())
 
-    def _ask(self, peer: Peer, one: Parts) -> None:
-        _, codec, call_id, remaining, head, body = one
+    def _ask(self, peer: Peer, one: _Part) -> None:
+        _, codec, call_id, remaining, head, content = one
         try:
             name, uid, pin, method = self._targets.get(head) or self._target(head)
         except ValueError as error:
@@ -240,7 +303,7 @@ class Arrivals:
         message = RemoteAsk(method, pin, deadline_at, self._remote, peer, call_id, codec)
         peer.serving[call_id] = message
         try:
-            self._fill(message, codec, body)
+            self._fill(message, content)
             if method[0] in _MARKS and self._is_special(name, uid, message):
                 return
             cell = system._names.cells.get(name)
@@ -251,12 +314,12 @@ class Arrivals:
         else:
             cell.deliver(message)
 
-    def _tell(self, peer: Peer, one: Parts) -> None:
-        _, codec, tell_id, _, head, body = one
+    def _tell(self, peer: Peer, one: _Part) -> None:
+        _, codec, tell_id, _, head, content = one
         name, uid, pin, method = self._targets.get(head) or self._target(head)
         message = RemoteTell(method, pin, math.inf, self._remote, peer, tell_id, codec)
         try:
-            self._fill(message, codec, body)
+            self._fill(message, content)
             if method[0] == foreign.MARK:
                 _make_foreign(message)
             cell = self._system._names.cell_of(name, uid)
@@ -273,19 +336,13 @@ class Arrivals:
         self._targets[bytes(head)] = target
         return target
 
-    def _fill(self, message: RemoteMessage, codec: int, body: bytes | memoryview) -> None:
-        """Decode what a call says. `SerializationError`, `InvalidArgument`."""
-        try:
-            if codec == _PICKLE and self._unpickles:
-                content = loads(body)
-            else:
-                content = self._decode(message._peer, codec, body)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise SerializationError(f"the receiver cannot decode the message: {reason}") from None
+    def _fill(self, message: RemoteMessage, content: Any) -> None:
+        """Take over what a call says. `SerializationError`, `InvalidArgument`."""
         if type(content) is tuple:
             message.args = content
             return
+        if isinstance(content, SerializationError):
+            raise content
         try:
             args, message.kwargs, origin, *chain = content
             message.args = tuple(args)
@@ -318,6 +375,11 @@ class Arrivals:
         message = peer.serving.pop(one.call_id, None)
         if message is not None and message.cell is not None:
             message.cell.cancel(message)
+
+    def _reader_allows(self, peer: Peer, one: Envelope) -> None:
+        message = peer.serving.get(one.call_id)
+        if message is not None and isinstance(message.answer, Outlet):
+            message.answer.allow(unpack_limits(one.body))
 
     def _watch(self, peer: Peer, one: Envelope) -> None:
         notify = partial(self._send_terminated, peer, one.call_id, one.codec)

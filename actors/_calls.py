@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors import foreign
@@ -19,9 +19,12 @@ from actors.clock import Clock, Timer
 from actors.errors import Cancelled, DeadlineExceeded, Unavailable
 from actors.events import DeadLettered, ReplyUnread
 from actors.reply import Reply
+from actors.stream import Limits, Window, pack_limits
+from actors.wire import Kind
 
 if TYPE_CHECKING:
     from actors._message import Message
+    from actors._outlet import Outlet
     from actors._peers import Peer
     from actors.ref import Ref
     from actors.system import ActorSystem
@@ -82,6 +85,8 @@ class Call(Reply[Any]):
     def cancel(self) -> None:
         if not self._done:
             self.system._calls.cancel(self)
+            if self._items:
+                self._items.clear()  # nobody wants what lies there unread either
 
     def never_sent(self, reason: str) -> None:
         """Its envelope did not leave this process (`_peers.Unsent`)."""
@@ -130,20 +135,29 @@ class Call(Reply[Any]):
     def _answer_refused(self, error: BaseException) -> None:
         self.system._calls.refuse(self, error)
 
-    def _answer_item(self, item: Any) -> None:
-        if self._streams:
-            self._expect_item()
-        elif not self._is_loose:
+    def _open_outlet(self) -> Outlet | None:
+        from actors._outlet import CallPipe, Outlet
+
+        return Outlet(CallPipe(self))
+
+    def _answer_items(self, items: Sequence[tuple[Any, int]], first: int | None = None) -> bool:
+        """Items that came, with their bytes; False when some before them are missing (`Reply._push`)."""
+        if self._items is None:
+            self._open_items(Window())
+        if not (self._streams or self._is_loose):
             # Until somebody reads, the first deadline stands and only the caller holds it.
             self._is_loose = True
             self.system._calls.loosen(self)
-            if self.message is not None:
-                self.message.answer = LooseAnswer(self)
-        self._push(item)
+        if not self._push(items, first):
+            self.system._calls.take(self.call_id)
+            return False
+        if self._streams:
+            self.deadline_at = self.bound_at  # the reader's turn: the far end owes nothing
+        return True
 
-    def _answer_end(self) -> None:
+    def _answer_end(self, total: int | None = None) -> None:
         if self.system._calls.take(self.call_id) is not None:
-            self._finish()
+            self._finish(total)
 
     # -- reading ---------------------------------------------------------------------
 
@@ -151,15 +165,31 @@ class Call(Reply[Any]):
         if not self._done:
             self._streams = True
             self._expect_item()
-            self.system._calls.watch(self.deadline_at)
+            if self.message is not None and self.message.life is None:
+                self.message.deadline_at = self.deadline_at  # it still waits for its actor
+
+    def _taken(self, size: int) -> None:
+        if self._window.read(size) and not self._done:
+            self._raise_limits()
+        if not self._items:
+            self._expect_item()
+
+    def _raise_limits(self) -> None:
+        limits = self._window.raised()
+        if self.message is not None:
+            self.system._on_loop(_allow, self.message, limits)
+        elif self.peer is not None and self.system._remote is not None:
+            self.system._remote.send(self.peer, Kind.READ, self.call_id, pack_limits(limits))
 
     def _expect_item(self) -> None:
-        timeout = self.timeout if self.given_timeout else STREAM_TIMEOUT
-        self.timeout = timeout
+        """Nothing lies here unread: from now on the far end owes the next item, or the end."""
+        timeout = self.timeout = self.timeout if self.given_timeout else STREAM_TIMEOUT
         due_at = math.inf if timeout is None else self.system.clock.now() + timeout
         self.deadline_at = min(due_at, self.bound_at)
-        if self.message is not None and self.message.life is None:
-            self.message.deadline_at = self.deadline_at  # it still waits for its actor
+        if self._items:
+            self.deadline_at = self.bound_at  # one came meanwhile, from another thread
+        elif not self._done:
+            self.system._calls.watch(self.deadline_at)
 
     def _drop(self) -> None:
         self.system._inbox.post(self.cancel)
@@ -188,33 +218,12 @@ class Call(Reply[Any]):
             self.system._report_unread(ReplyUnread(self.target._name, self.method, self._error))
 
 
-class LooseAnswer:
-    """The way back to a stream that lives only as long as its caller keeps it."""
+def _allow(message: Message, limits: Limits) -> None:
+    """The reader of a stream of this process allows more; loop thread only."""
+    from actors._outlet import Outlet
 
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Call) -> None:
-        self._call = weakref.ref(call)
-
-    def _answer(self, value: Any) -> None:
-        if (call := self._call()) is not None:
-            call._answer(value)
-
-    def _answer_error(self, error: BaseException) -> None:
-        if (call := self._call()) is not None:
-            call._answer_error(error)
-
-    def _answer_refused(self, error: BaseException) -> None:
-        if (call := self._call()) is not None:
-            call._answer_refused(error)
-
-    def _answer_item(self, item: Any) -> None:
-        if (call := self._call()) is not None:
-            call._answer_item(item)
-
-    def _answer_end(self) -> None:
-        if (call := self._call()) is not None:
-            call._answer_end()
+    if isinstance(message.answer, Outlet):
+        message.answer.allow(limits)
 
 
 class SentTell(Reply[None]):

@@ -17,6 +17,7 @@ from actors import _deadlock
 from actors._life import Life
 from actors._mailbox import Mailbox
 from actors._message import Message, Notice
+from actors._outlet import Outlet
 from actors.actor import Actor, methods_of
 from actors.errors import ActorError, ActorStopped, Cancelled, MailboxFull, StartFailed
 from actors.events import ActorExited, ActorStarted, DeadLettered
@@ -397,6 +398,8 @@ class Cell:
         if message.task is not None:
             if not message.threaded:
                 message.task.cancel()
+            elif isinstance(message.answer, Outlet):
+                message.answer.close()  # its thread may wait for the reader
         elif self.mailbox.remove(message):
             expired = message.deadline_at <= self.system.clock.now()
             cancelled = Cancelled(f"{self.name}.{message.method}() was cancelled")

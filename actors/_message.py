@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from actors import pickling
@@ -18,7 +19,6 @@ from actors._shared import SHARED_FROM
 from actors.errors import SerializationError
 from actors.foreign import plain_error, to_json
 from actors.ref import Ref
-from actors.reply import mark_passed_through
 from actors.wire import Codec, Kind
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from actors._cell import Cell
     from actors._life import Life
+    from actors._outlet import Outlet
     from actors._peers import Peer
     from actors._remote import Remote
     from actors.actor import Method
@@ -34,15 +35,15 @@ if TYPE_CHECKING:
 
 
 class Answer(Protocol):
-    """The way back to whoever sent a message: one value, one error, or items and an end."""
+    """The way back to whoever sent a message: one value, one error, or an outlet for items."""
 
     def _answer(self, value: Any) -> None: ...
     def _answer_error(self, error: BaseException) -> None: ...
     def _answer_refused(self, error: BaseException) -> None:
         """It certainly never ran, so it may go to somebody else."""
 
-    def _answer_item(self, item: Any) -> None: ...
-    def _answer_end(self) -> None: ...
+    def _open_outlet(self) -> Outlet | None:
+        """What takes its place when the handler turns out to be a stream; None where nobody reads."""
 
 
 class Origin(NamedTuple):
@@ -194,8 +195,7 @@ class NoAnswer:
     def _answer(self, value: Any) -> None: ...
     def _answer_error(self, error: BaseException) -> None: ...
     def _answer_refused(self, error: BaseException) -> None: ...
-    def _answer_item(self, item: Any) -> None: ...
-    def _answer_end(self) -> None: ...
+    def _open_outlet(self) -> Outlet | None: ...
 
 
 class RemoteMessage(Message):
@@ -246,13 +246,10 @@ class RemoteAsk(RemoteMessage):
         try:
             codec, body = self._encode(value)
         except Exception as error:
-            self._answer_error(_untransportable("the result", value, error))
+            self._answer_error(untransportable("the result", value, error))
             return
         peer.serving.pop(self._call_id, None)
         self._remote.send_back(peer, _VALUE, codec, self._call_id, body)
-
-    def _answer_end(self) -> None:
-        self._end(Kind.END, b"")
 
     def _answer_error(self, error: BaseException) -> None:
         self._end(Kind.ERROR, encode_error(error, self._codec))
@@ -260,14 +257,12 @@ class RemoteAsk(RemoteMessage):
     def _answer_refused(self, error: BaseException) -> None:
         self._end(Kind.REFUSED_ASK, encode_error(error, self._codec))
 
-    def _answer_item(self, item: Any) -> None:
-        try:
-            codec, body = self._encode(item)
-        except Exception as error:
-            problem = _untransportable("an item", item, error)
-            mark_passed_through(problem)  # ends the stream, not the actor
-            raise problem from error
-        self._remote.send_back(self._peer, Kind.ITEM, codec, self._call_id, body)
+    def _open_outlet(self) -> Outlet | None:
+        from actors._outlet import ANSWERS, Outlet, RemotePipe
+
+        peer, call_id = self._peer, self._call_id
+        served = partial(peer.serving.pop, call_id, None)
+        return Outlet(RemotePipe(self._remote._system, peer, call_id, self._codec, ANSWERS, served))
 
     def _encode(self, value: Any) -> tuple[int, bytes]:
         if self._codec == _PICKLE:
@@ -305,7 +300,8 @@ def encode_error(error: BaseException, codec: int) -> bytes:
     return pickling.dumps(pickling.encode_error(error))
 
 
-def _untransportable(what: str, value: Any, error: Exception) -> SerializationError:
+def untransportable(what: str, value: Any, error: Exception) -> SerializationError:
+    """What is said of a *value* that *error* kept from leaving."""
     if isinstance(error, TooLarge):
         return SerializationError(f"{what} has {error}")
     return SerializationError(f"{what} cannot be pickled: {pickling.shown(value)} ({error})")

@@ -23,6 +23,7 @@ from actors.wire import ENVELOPE_OVERHEAD, FRAME_OVERHEAD, MAX_FRAME, Kind, Seal
 if TYPE_CHECKING:
     from actors._calls import SentTell
     from actors._cell import Cell
+    from actors._feeds import Intake
     from actors._message import Message
 
 CONNECT_TIMEOUT = 1.0
@@ -84,6 +85,8 @@ class Peer:
         self.host_id = host_id_of(address)
         self.serving: dict[int, Message] = {}
         """Asks of that process which run or wait here, by its call id. Loop thread only."""
+        self.intakes: dict[int, Intake] = {}
+        """Streams that came from there as arguments, until their end came too."""
         self.watched: dict[int, Any] = {}
         """What actors of this process watch there, by watch id. Loop thread only."""
         self.watching: dict[int, Cell] = {}

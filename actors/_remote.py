@@ -13,6 +13,7 @@ import json
 import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
@@ -21,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 from actors import events, pickling
 from actors._arrivals import Arrivals
 from actors._calls import Call, SentTell
+from actors._feeds import gone
 from actors._message import Message, Step, encode_error
+from actors._outlet import RemotePipe
 from actors._peers import MAX_BODY, OutboxFull, Peer, TooLarge
 from actors._shared import IDLE_TIME, SHARED_FROM, Borrower, Lender, parcel
 from actors.errors import ActorError, MailboxFull, SerializationError, Unavailable
@@ -48,6 +51,14 @@ _POSTPONES = 3
 
 _HEADS = 10_000
 """Heads of calls that are remembered; writing one takes 3 µs."""
+_WAITS = 8
+"""Turns that items of streams may wait for more, while each turn brings some; if others have just left."""
+
+_CLOSE = 0.0001
+"""Seconds: not a question and its answer apart."""
+
+_ENOUGH = 64
+"""Items that wait for no more."""
 
 _LINGER = 0.02
 """Seconds between the last frame handed to nng and closing its socket, which drops what is unwritten."""
@@ -68,6 +79,9 @@ class Remote:
         self._closed = False
         self._receives_apart = False
         self._dirty: list[Peer] = []
+        self._batches: list[RemotePipe] = []
+        """Streams that have something for the end of this turn."""
+        self._batches_left_at = 0.0
         self._holds_back = False
         """True while what came in is being handled: the answers leave together afterwards."""
         self._postponed = 0
@@ -254,6 +268,14 @@ class Remote:
             return
         self._flush(peer, waits)
 
+    def queue(self, peer: Peer, kind: int, codec: int, call_id: int, body: bytes) -> None:
+        """One envelope that nobody waits for, to leave with the next flush."""
+        try:
+            peer.put(envelope(kind, codec, call_id, body))
+        except OutboxFull:
+            self._take_back(peer, codec, body)
+            self._lost(peer, "it does not read what we send")
+
     def _take_back(self, peer: Peer, codec: int, body: bytes) -> None:
         """What was to leave does not: nobody will read it."""
         if codec == _SHARED:
@@ -421,6 +443,28 @@ class Remote:
             peer.dirty = False
             peer.flush()
 
+    def flush_soon(self, pipe: RemotePipe) -> None:
+        """*pipe* has items; they leave at the end of this turn. Loop thread only."""
+        if not self._batches:
+            assert self._system._loop is not None
+            turns = _WAITS if time.monotonic() < self._batches_left_at + _CLOSE else 0
+            self._system._loop.call_soon(self._flush_batches, turns, 0)
+        self._batches.append(pipe)
+
+    def _flush_batches(self, turns: int, before: int) -> None:
+        # A generator that awaits between its items makes one a turn. While they come like that, a few
+        # leave together: 17 µs an item instead of 33.
+        if turns and len(self._batches) <= turns:
+            items = sum(pipe.items_waiting for pipe in self._batches)
+            if before < items < _ENOUGH:
+                assert self._system._loop is not None
+                self._system._loop.call_soon(self._flush_batches, turns - 1, items)
+                return
+        pipes, self._batches = self._batches, []
+        self._batches_left_at = time.monotonic()
+        for peer in {pipe.flush() for pipe in pipes}:
+            peer.flush()
+
     # -- peers -------------------------------------------------------------------------
 
     def peer(self, address: str) -> Peer:
@@ -460,6 +504,9 @@ class Remote:
         for message in serving.values():
             if message.cell is not None:
                 message.cell.cancel(message)
+        intakes, peer.intakes = peer.intakes, {}
+        for intake in intakes.values():
+            intake._reject(gone(peer, reason))
         watching, peer.watching = peer.watching, {}
         for watch_id, cell in watching.items():
             (cell.watchers or {}).pop((peer.address, watch_id), None)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from actors import foreign
 from actors._drive import drive, resume
 from actors._message import Message, TimerMessage, current_message
+from actors._outlet import open_outlet, pour
 from actors.actor import Method, hook_of, unknown_method
 from actors.errors import (
     ActorError,
@@ -55,7 +56,6 @@ _WAITING = 8
 _NOT_BEGUN = object()
 _MORE = object()
 _STREAMED = object()
-_END = object()
 
 
 class Runner:
@@ -339,7 +339,7 @@ class Runner:
                 return
             life.handled += 1
             if message.answer is not None:
-                message.answer._answer_end()
+                message.answer._answer(None)  # of an outlet: its end
 
     async def _suspended(self, message: Message, rest: Any) -> Any:
         """Go on with a handler that awaits; its deadline cancels it from now on."""
@@ -356,14 +356,24 @@ class Runner:
         # The caller's timeout is the one between items, and the caller watches it: what the
         # handler asks of others meanwhile is not bound by the time of the first item.
         message.deadline_at = math.inf
+        outlet = open_outlet(message)
+        following = items.__anext__
         count = 0
         try:
             while True:
+                if outlet is not None and not outlet.is_open:
+                    await outlet.wait_open()
+                awaitable = following()
                 try:
-                    item = await drive(items.__anext__(), run)
+                    # `drive`, written out for an item that is there at once.
+                    future = run(awaitable.send, None)
+                    item = await resume(awaitable, run, future)
+                except StopIteration as stop:
+                    item = stop.value
                 except StopAsyncIteration:
                     return
-                self._send_item(message, item)
+                if outlet is not None:
+                    outlet.put(foreign.to_json(item) if message.foreign else item)
                 count += 1
                 if count % _ITEMS == 0:
                     await asyncio.sleep(0)  # a generator that never waits must still hear of a cancel
@@ -399,22 +409,13 @@ class Runner:
 
     async def _sync_stream(self, message: Message, items: Any, worker: Worker, context: Any) -> None:
         message.deadline_at = math.inf
+        outlet = open_outlet(message)
         try:
-            while not message.cancelled:
-                item = await worker.run(context, next, items, _END)
-                if item is _END:
-                    return
-                self._send_item(message, item)
+            await worker.run(context, pour, items, outlet, message)
         except asyncio.CancelledError:
-            raise  # its thread is abandoned, nothing more can be run there
-        except BaseException:
-            await worker.run(context, items.close)
+            if outlet is not None:
+                outlet.close()  # should its thread wait for the reader: that one is left alone now
             raise
-        await worker.run(context, items.close)
-
-    def _send_item(self, message: Message, item: Any) -> None:
-        if message.answer is not None:
-            message.answer._answer_item(foreign.to_json(item) if message.foreign else item)
 
     # -- how handlers end otherwise ----------------------------------------------------
 

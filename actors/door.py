@@ -11,7 +11,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from actors._peers import Peer
 from actors.address import host_id_of
 from actors.errors import DeadlineExceeded, SerializationError, Unavailable
 from actors.foreign import ForeignError
+from actors.stream import Window, pack_limits
 from actors.transport import open_nng
 from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelope, envelopes, head_of
 
@@ -34,6 +35,8 @@ class Door:
         self._peer: Peer | None = None
         self._news: SimpleQueue[Envelope | _Gone] = SimpleQueue()
         self._last_call = 0
+        self._unsent: set[int] = set()
+        """Calls that never left."""
 
     def __enter__(self) -> Door:
         self._transport.listen(self._receive)
@@ -59,6 +62,7 @@ class Door:
     def stream(self, actor: str, method: str, *args: Any, timeout: float | None = None) -> Iterator[Any]:
         """The items of a stream; *timeout* is between two. Leaving it early ends it at the far side."""
         call_id = self._send(actor, method, args, timeout)
+        window = Window()
         ended = False
         try:
             while True:
@@ -69,6 +73,8 @@ class Door:
                 if ended:
                     return
                 yield json.loads(bytes(answer.body))
+                if window.read(len(answer.body)):
+                    self._say(Kind.READ, call_id, pack_limits(window.raised()))
         finally:
             if not ended:
                 self._cancel(call_id)
@@ -82,13 +88,20 @@ class Door:
         self._last_call += 1
         remaining = math.inf if timeout is None else timeout
         chunk = envelope(Kind.ASK, Codec.JSON, self._last_call, body, head_of(actor, 0, 0, method), remaining)
-        self._peer.put(chunk, _Sent(self._last_call, self._news))
+        self._peer.put(chunk, _Sent(self._last_call, self._never_sent))
         self._peer.flush()
         return self._last_call
 
+    def _never_sent(self, call_id: int, reason: str) -> None:
+        self._unsent.add(call_id)
+        self._news.put(_Gone(call_id, reason))
+
     def _cancel(self, call_id: int) -> None:
+        self._say(Kind.CANCEL, call_id, b"")
+
+    def _say(self, kind: Kind, call_id: int, body: bytes) -> None:
         if self._peer is not None:
-            self._peer.put(envelope(Kind.CANCEL, Codec.JSON, call_id, b""))
+            self._peer.put(envelope(kind, Codec.JSON, call_id, body))
             self._peer.flush()
 
     def _next(self, call_id: int, timeout: float | None, method: str) -> Envelope:
@@ -102,7 +115,8 @@ class Door:
             if isinstance(news, _Gone):
                 if news.call_id in (0, call_id):
                     text = f"{method}(): the process is gone ({news.reason})"
-                    raise Unavailable(text, may_have_run=news.call_id == 0, reason=news.reason)
+                    # The end of the process may be older news than this call.
+                    raise Unavailable(text, may_have_run=call_id not in self._unsent, reason=news.reason)
                 continue
             if news.call_id == call_id:
                 if news.kind in (Kind.ERROR, Kind.REFUSED_ASK):
@@ -140,11 +154,11 @@ class _Gone(NamedTuple):
 class _Sent:
     """An ask in the outbox (`_peers.Unsent`)."""
 
-    __slots__ = ("_call_id", "_news")
+    __slots__ = ("_call_id", "_never_sent")
 
-    def __init__(self, call_id: int, news: SimpleQueue[Envelope | _Gone]) -> None:
+    def __init__(self, call_id: int, never_sent: Callable[[int, str], None]) -> None:
         self._call_id = call_id
-        self._news = news
+        self._never_sent = never_sent
 
     def never_sent(self, reason: str) -> None:
-        self._news.put(_Gone(self._call_id, reason))
+        self._never_sent(self._call_id, reason)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import pickle
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 from actors.errors import ActorError
+from actors.stream import is_stream
 
 loads = pickle.loads
 
@@ -86,7 +87,12 @@ def _why_not(value: Any) -> str | None:
     try:
         dumps(value)
     except Exception as error:
-        return str(error)
+        hint = ""
+        if isinstance(value, Iterator):
+            hint = "; of iterators an async one travels"
+        elif isinstance(value, (list, tuple, set, dict)) and any(map(is_stream, value)):
+            hint = "; an async iterator travels by itself, not inside another argument"
+        return f"{error}{hint}"
     return None
 
 

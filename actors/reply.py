@@ -14,18 +14,19 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from actors._loop import LoopInbox, inbox_of
 from actors._threads import waiting
-from actors.errors import Cancelled, DeadlineExceeded, DeadlockError
+from actors.errors import Cancelled, DeadlineExceeded, DeadlockError, Unavailable
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from actors.stream import Window
     from actors.system import ActorSystem
 
 T = TypeVar("T")
@@ -79,7 +80,11 @@ class Reply(Generic[T]):
         "_traceback",
         "_value",
         "_waiters",
+        "_window",
     )
+
+    _window: Window
+    """Of a stream, from its first item on."""
 
     def __init__(self, system: ActorSystem | None = None) -> None:
         self._system = system
@@ -88,7 +93,7 @@ class Reply(Generic[T]):
         self._read = False
         self._value: Any = _NOT_YET
         self._error: BaseException | None = None
-        self._items: deque[Any] | None = None
+        self._items: deque[tuple[Any, int]] | None = None
         self._waiters: list[Callable[[], None]] = []
         """Whoever waits for an outcome or an item; woken once."""
         self._callbacks: list[Callable[[Reply[T]], None]] | None = None
@@ -148,10 +153,10 @@ class Reply(Generic[T]):
             self._call_back()
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        return _StreamReader(self)
+        return StreamReader(self)
 
     def __iter__(self) -> Iterator[Any]:
-        return _StreamReader(self)
+        return StreamReader(self)
 
     def __bool__(self) -> bool:
         raise TypeError("a Reply is not an answer yet: await it, or call .result()")
@@ -185,20 +190,41 @@ class Reply(Generic[T]):
         if self._callbacks is not None:
             self._call_back()
 
-    def _push(self, item: Any) -> None:
-        """One more item of a stream."""
+    def _open_items(self, window: Window) -> None:
+        """It is a stream: its items come next."""
+        self._window = window
+        self._items = deque()
+
+    def _push(self, items: Sequence[tuple[Any, int]], first: int | None = None) -> bool:
+        """
+        More items of a stream, each with its bytes; *first* is the number of the first one.
+
+        False, and the end of the stream, when items before it are missing.
+        """
         if self._done:
+            return True
+        assert self._items is not None
+        if first is not None and first != self._window.arrived:
+            self._lose_items()
+            return False
+        self._window.arrived += len(items)
+        self._items.extend(items)
+        if self._waiters:
+            self._wake()
+        return True
+
+    def _finish(self, total: int | None = None) -> None:
+        """The stream ended well, after *total* items if that is known."""
+        if total is not None and total != (0 if self._items is None else self._window.arrived):
+            self._lose_items()
             return
         if self._items is None:
             self._items = deque()
-        self._items.append(item)
-        self._wake()
-
-    def _finish(self) -> None:
-        """The stream ended well."""
-        if self._items is None:
-            self._items = deque()
         self._resolve(None)
+
+    def _lose_items(self) -> None:
+        text = f"items of {self._describe() or 'a stream'} were lost on their way"
+        self._reject(Unavailable(text, reason="items lost"))
 
     # -- inside ----------------------------------------------------------------
 
@@ -207,6 +233,9 @@ class Reply(Generic[T]):
 
     def _begin_reading(self) -> None:
         """A reader iterates: from here the timeout is the one between items."""
+
+    def _taken(self, size: int) -> None:
+        """The reader has taken an item of *size* bytes."""
 
     def _unwrap(self) -> T:
         self._read = True
@@ -243,7 +272,7 @@ class Reply(Generic[T]):
             inbox = inbox_of(loop)
             if system is not None:
                 system._awaited_elsewhere()
-        self._add_waiter(partial(_wake_loop, inbox, thread, future))
+        self._add_waiter(partial(wake_loop, inbox, thread, future))
         return future
 
     def _wake(self) -> None:
@@ -342,7 +371,8 @@ def mark_passed_through(error: BaseException) -> None:
         pass  # an exception class that allows no attributes: its escape counts as a crash
 
 
-def _wake_loop(inbox: LoopInbox, thread: int, future: asyncio.Future[None]) -> None:
+def wake_loop(inbox: LoopInbox, thread: int, future: asyncio.Future[None]) -> None:
+    """Set *future*, which belongs to *thread*'s loop; any thread."""
     if threading.get_ident() == thread:
         _set(future)
     else:
@@ -354,7 +384,7 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-class _StreamReader:
+class StreamReader:
     """The one reader of a stream. Dropping it before the end cancels the stream."""
 
     __slots__ = ("_reply",)
@@ -363,10 +393,10 @@ class _StreamReader:
         self._reply = reply
         reply._begin_reading()
 
-    def __aiter__(self) -> _StreamReader:
+    def __aiter__(self) -> StreamReader:
         return self
 
-    def __iter__(self) -> _StreamReader:
+    def __iter__(self) -> StreamReader:
         return self
 
     async def __anext__(self) -> Any:
@@ -382,13 +412,20 @@ class _StreamReader:
 
     def __next__(self) -> Any:
         reply = self._reply
-        reply._wait(None, lambda: bool(reply._items) or reply._done)
+        if not reply._items:
+            reply._wait(None, lambda: bool(reply._items) or reply._done)
         return self._take(StopIteration)
 
     def _take(self, end: type[Exception]) -> Any:
         reply = self._reply
         if reply._items:
-            return reply._items.popleft()
+            try:
+                item, size = reply._items.popleft()
+            except IndexError:
+                pass  # a cancel has dropped them
+            else:
+                reply._taken(size)
+                return item
         reply._read = True
         if reply._error is not None:
             reply._unwrap()

@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 from actors import events
 from actors._calls import STREAM_TIMEOUT, Call, Calls
 from actors._cell import ENDED, TEMPORARY, Cell, Owner
+from actors._feeds import Feeds, refuse_streams
 from actors._life import Life
 from actors._loop import LoopInbox, inbox_of
 from actors._message import Message, NoAnswer, Step, current_message
@@ -34,9 +35,11 @@ from actors.clock import Clock, LoopClock
 from actors.directory import Directory
 from actors.errors import ActorStopped, InvalidArgument, NotFound, Unavailable
 from actors.exit import Exit
+from actors.pickling import FLAT
 from actors.ref import Ref
 from actors.reply import Reply, failed, settled
 from actors.statistics import Counts, SystemStatistics
+from actors.stream import is_stream
 from actors.transport import Transport
 from actors.wire import Kind
 
@@ -101,6 +104,7 @@ class ActorSystem:
         self._remote: Remote | None = None
         self._watches = Watches(self)
         self._refusal = _Refusal()
+        self._feeds = Feeds(self)
         self._stopped: Reply[None] = Reply(self)
         self._stopping = threading.Lock()
         """Taken for good by the first stop."""
@@ -195,6 +199,7 @@ class ActorSystem:
         self._closed = True
         for call in self._calls.waiting():
             self._calls.fail(call, self._unreachable(call.target))
+        await self._feeds.wait_ended()
         self._calls.close()
         self._runners.close()
         self._threads.close()
@@ -418,11 +423,18 @@ class ActorSystem:
         self, call: Call, ref: Ref[Any], args: tuple[Any, ...], kwargs: dict[str, Any], sender: Message | None
     ) -> None:
         """Send a registered call to where *ref* lives."""
+        feeds = None
+        for arg in args if not kwargs else (*args, *kwargs.values()):
+            if type(arg) not in FLAT and is_stream(arg):
+                feeds = self._feeds.of(call, args, kwargs)
+                break
         try:
             place = self._place(ref)
         except Exception as error:
             self._calls.refuse(call, error)
             return
+        if feeds is not None:
+            args, kwargs = self._feeds.send(feeds, args, kwargs, place)
         chain: tuple[Step, ...] = ()
         if sender is not None:
             step = Step(self._id, call.call_id, f"{ref._name}.{call.method}()")
@@ -443,6 +455,9 @@ class ActorSystem:
 
     def _tell(self, ref: Ref[Any], method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reply[None]:
         sender = current_message.get()
+        for arg in args if not kwargs else (*args, *kwargs.values()):
+            if type(arg) not in FLAT and is_stream(arg):
+                return self._lost_tell(ref, method, sender, refuse_streams(ref._name, method))
         cell = ref._cell
         if (
             cell is not None

@@ -54,6 +54,13 @@ class Kind(IntEnum):
     TERMINATED = 12
     REFUSED_ASK = 13
     UNREAD = 14
+    # Streams, beside ITEM and END.
+    READ = 32
+    FED = 33
+    FED_END = 34
+    FED_ERROR = 35
+    FED_READ = 36
+    FED_CLOSED = 37
 
 
 class Codec(IntEnum):

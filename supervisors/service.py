@@ -18,6 +18,7 @@ from actors.errors import InvalidArgument, NotFound, nearest
 from actors.ref import Ref
 from actors.reply import Outcome, Reply, gather
 from actors.routed import Routed
+from actors.stream import is_stream
 from supervisors import checks, loading, warm
 from supervisors.backoff import Backoff
 from supervisors.budget import Intensity
@@ -219,7 +220,15 @@ class ServiceRef(Routed[A]):
         return ref if not self._timeout_given else ref.options(timeout=self._timeout)
 
     def broadcast(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[dict[str, Outcome[Any]]]:
-        """Call *method* on every member at once; the reply has each `Outcome` by name, failures included."""
+        """
+        Call *method* on every member at once; the reply has each `Outcome` by name, failures included.
+
+        `InvalidArgument` for an async iterator among the arguments: it has one reader.
+        """
+        if any(map(is_stream, (*args, *kwargs.values()))):
+            raise InvalidArgument(
+                f"{self!r}.broadcast(): an async iterator has one reader, not a whole service"
+            )
         view = self._router.registry.view(self._router.name)
         refs = {
             member.name: self._router.registry.member_ref(member, self._timeout) for member in view.members

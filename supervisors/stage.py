@@ -584,13 +584,15 @@ class Stage(Actor):
         if timeout is not None:
             target = target.options(timeout=timeout)
         reply = target.ask(f"{foreign.MARK}{method}", arguments)
-        try:
+        if self._streams(service, method):
+            async for item in reply:
+                yield {"item": item}
+        else:
             yield {"value": await reply}
-            return
-        except TypeError:
-            pass  # a stream: what follows reads it
-        async for item in reply:
-            yield {"item": item}
+
+    def _streams(self, service: str, method: str) -> bool:
+        plan = self._programme.service(service.partition("/")[0])
+        return any(known["name"] == method and known["kind"] == "stream" for known in plan.methods)
 
     def _target(self, name: str) -> Any:
         self._programme.service(name.partition("/")[0])

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import types
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,100 @@ class Echo(Actor):
     async def one_then_failure(self) -> AsyncIterator[int]:
         yield 1
         raise Unlucky("the second is burnt")
+
+
+class Mill(Actor):
+    """Streams in and out, and says how far it came."""
+
+    concurrency = 2000
+    mailbox = 2000
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.notes: list[str] = []
+
+    async def seen(self) -> tuple[int, list[str]]:
+        return self.made, self.notes
+
+    async def grind(self, item: Any = None) -> AsyncIterator[Any]:
+        """For ever."""
+        try:
+            while True:
+                self.made += 1
+                yield self.made if item is None else item
+        finally:
+            self.notes.append("grind closed")
+
+    def grind_on_thread(self) -> Iterator[int]:
+        try:
+            while True:
+                self.made += 1
+                yield self.made
+        finally:
+            self.notes.append("grind closed")
+
+    async def part(self, number: int, count: int) -> AsyncIterator[int]:
+        for n in range(count):
+            yield number + n
+            if n % 7 == 0:
+                await asyncio.sleep(0)
+
+    async def one_a_turn(self, count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            yield number
+            await asyncio.sleep(0)
+
+    async def doubled(self, numbers: AsyncIterator[int]) -> AsyncIterator[int]:
+        async for number in numbers:
+            yield 2 * number
+
+    async def total(self, numbers: AsyncIterator[Any]) -> Any:
+        total = 0
+        async for number in numbers:
+            total += number
+        return total
+
+    def total_on_thread(self, numbers: Iterator[Any]) -> Any:
+        return sum(numbers)
+
+    async def first(self, numbers: AsyncIterator[Any]) -> Any:
+        return await anext(numbers)
+
+    async def drain(self, numbers: AsyncIterator[Any]) -> None:
+        """Notes what ended it."""
+        await self._noting(numbers)
+
+    async def _noting(self, numbers: AsyncIterator[Any]) -> None:
+        try:
+            async for _ in numbers:
+                self.made += 1
+        except BaseException as error:
+            self.notes.append(type(error).__name__)
+            raise
+
+    def drain_on_thread(self, numbers: Iterator[Any]) -> None:
+        try:
+            for _ in numbers:
+                self.made += 1
+        except BaseException as error:
+            self.notes.append(type(error).__name__)
+            raise
+
+    async def pull(self, ref: Ref[Any], method: str) -> None:
+        """Reads a stream of another actor for ever, slowly."""
+        async for _ in ref.options(timeout=None).ask(method):
+            self.made += 1
+            await asyncio.sleep(0.001)
+
+    async def feed(self, ref: Ref[Any], method: str) -> None:
+        """Feeds another actor for ever, slowly."""
+
+        async def numbers() -> AsyncIterator[int]:
+            while True:
+                yield 1
+                await asyncio.sleep(0.001)
+
+        await ref.options(timeout=None).ask(method, numbers())
 
 
 class Brittle(Actor):

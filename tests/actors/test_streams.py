@@ -21,6 +21,7 @@ from actors import (
     Reply,
     Unavailable,
 )
+from actors.stream import WINDOW_ITEMS
 from actors.testing import ManualClock, wait_until
 
 
@@ -71,6 +72,27 @@ class Kitchen(Actor):
                 pause.wait(0.001)
         finally:
             self.ended.append("endless_on_thread")
+
+    async def counted(self) -> AsyncIterator[int]:
+        """`ended` tells how far it came."""
+        number = 0
+        try:
+            while True:
+                self.ended[:] = [str(number + 1)]
+                yield number
+                number += 1
+        finally:
+            self.ended.append("counted")
+
+    def counted_on_thread(self) -> Iterator[int]:
+        number = 0
+        try:
+            while True:
+                self.ended[:] = [str(number + 1)]
+                yield number
+                number += 1
+        finally:
+            self.ended.append("counted_on_thread")
 
     async def spoil(self, after: int, error: BaseException) -> AsyncIterator[int]:
         for number in range(after):
@@ -349,6 +371,76 @@ async def test_the_first_item_has_as_long_as_any_other(
     queue.put_nowait(None)
     assert await busy == []
     assert await anext(reader) == 1
+
+
+# -- flow ----------------------------------------------------------------------------------
+
+
+async def test_what_lies_unread_is_no_silence(
+    system: ActorSystem, clock: ManualClock, ended: list[str]
+) -> None:
+    """A reader may take longer over an item than the stream's timeout: the far end owes nothing."""
+    kitchen = system.spawn(Kitchen, ended)
+    reader = aiter(kitchen.options(timeout=2).courses(list(range(3 * WINDOW_ITEMS))))
+    for number in range(3 * WINDOW_ITEMS):
+        assert await anext(reader) == number
+        if number % 100 == 0:
+            await asyncio.sleep(0.002)
+            clock.advance(10)
+    with pytest.raises(StopAsyncIteration):
+        await anext(reader)
+
+
+@pytest.mark.parametrize("method", ["counted", "counted_on_thread"])
+async def test_a_reader_that_reads_nothing_stops_the_writer(
+    system: ActorSystem, ended: list[str], method: str
+) -> None:
+    kitchen = system.spawn(Kitchen, ended)
+    reply = kitchen.ask(method)
+    await wait_until(lambda: ended == [str(WINDOW_ITEMS)])
+    await asyncio.sleep(0.02)
+    assert ended == [str(WINDOW_ITEMS)]
+    reply.cancel()
+    await wait_until(lambda: ended[1:] == [method])
+    assert await kitchen.cook() == "cooked"
+
+
+@pytest.mark.parametrize("method", ["counted", "counted_on_thread"])
+async def test_a_slow_reader_slows_the_writer(system: ActorSystem, ended: list[str], method: str) -> None:
+    reader = aiter(system.spawn(Kitchen, ended).ask(method))
+    for number in range(4 * WINDOW_ITEMS):
+        assert await anext(reader) == number
+        assert int(ended[0]) <= number + 1 + WINDOW_ITEMS
+
+
+async def test_a_cancel_drops_what_lies_unread(system: ActorSystem, ended: list[str]) -> None:
+    reply = system.spawn(Kitchen, ended).counted()
+    reader = aiter(reply)
+    assert await anext(reader) == 0
+    reply.cancel()
+    with pytest.raises(Cancelled):
+        await anext(reader)
+
+
+async def test_an_actor_that_stops_ends_a_thread_that_waits_for_its_reader(
+    system: ActorSystem, clock: ManualClock, ended: list[str]
+) -> None:
+    kitchen = system.spawn(Kitchen, ended)
+    reply = kitchen.counted_on_thread()
+    await wait_until(lambda: ended == [str(WINDOW_ITEMS)])
+    await kitchen.kill()
+    with pytest.raises(Unavailable, match="stopped while it ran"):
+        async for _ in reply:
+            pass
+    await wait_until(lambda: ended[1:] == ["counted_on_thread"])
+
+
+async def test_a_stream_that_is_told_runs_to_its_end_and_nobody_reads(
+    system: ActorSystem, ended: list[str]
+) -> None:
+    kitchen = system.spawn(Kitchen, ended)
+    await kitchen.tell("courses", list(range(10 * WINDOW_ITEMS)))
+    assert await kitchen.ended_so_far() == ["courses"]
 
 
 # -- the actor's turn ------------------------------------------------------------------------

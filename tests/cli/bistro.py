@@ -30,6 +30,11 @@ class Chef(Actor):
         for dish in menu:
             yield await self.cook(dish)
 
+    async def slowly(self, menu: list[str]) -> AsyncIterator[str]:
+        for dish in menu:
+            await asyncio.sleep(0.05)
+            yield dish
+
     async def burn(self) -> None:
         raise RuntimeError("the roux")
 

@@ -162,6 +162,8 @@ class TestCall:
             (["kitchen.nap", "0"], "null\n"),
             (["kitchen.courses", '["soup", "fish"]'], '"soup"\n"fish"\n'),
             (["kitchen.courses", "[]"], ""),
+            (["kitchen.courses", json.dumps(["soup"] * 1000)], '"soup"\n' * 1000),
+            (["kitchen.slowly", '["soup", "fish"]'], '"soup"\n"fish"\n'),
         ],
     )
     def test_arguments_and_answers_are_json(self, us: Any, arguments: list[str], printed: str) -> None:

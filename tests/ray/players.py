@@ -52,6 +52,10 @@ class Chef(Actor):
         for dish in menu:
             yield await self.cook(dish)
 
+    async def prepare(self, dishes: AsyncIterator[str]) -> AsyncIterator[str]:
+        async for dish in dishes:
+            yield await self.cook(dish)
+
     async def burn(self) -> None:
         raise Burnt("the roux")
 
@@ -89,6 +93,10 @@ class Waiter(Actor):
 
     async def serve_from(self, kitchen: Any, dish: str) -> str:
         return f"served: {await kitchen.cook(dish)}"
+
+    async def take_orders(self, service: str, dishes: AsyncIterator[str]) -> list[str]:
+        """What comes in as a stream goes on as one."""
+        return [dish async for dish in self.context.service(service).prepare(dishes)]
 
     async def burn_in(self, service: str) -> None:
         await self.context.service(service).burn()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import players
@@ -47,6 +47,11 @@ def cluster(venue: Any) -> Iterator[Cluster]:
 @pytest.fixture
 def kitchen(cluster: Cluster) -> Any:
     return cluster.service("kitchen", Chef)
+
+
+async def orders(count: int) -> AsyncIterator[str]:
+    for number in range(count):
+        yield f"dish {number}"
 
 
 class TestRouting:
@@ -125,6 +130,23 @@ class TestStreams:
         assert next(stream) == "soup from the grill"
         with pytest.raises(UnknownDish):
             next(stream)
+
+    def test_an_async_generator_travels_to_a_member_and_from_there_to_another(
+        self, cluster: Cluster, kitchen: Any
+    ) -> None:
+        cooked = [f"dish {number} from the grill" for number in range(1000)]
+
+        assert list(kitchen.prepare(orders(1000))) == cooked
+        hall = cluster.service("hall").options(timeout=30)
+        assert hall.take_orders("kitchen", orders(1000)).result() == cooked
+
+    def test_an_error_of_the_callers_comes_back_through_both(self, cluster: Cluster) -> None:
+        async def no_more() -> AsyncIterator[str]:
+            yield "soup"
+            raise UnknownDish("of the guest's own")
+
+        with pytest.raises(UnknownDish, match="of the guest's own"):
+            cluster.service("hall").take_orders("kitchen", no_more()).result()
 
     def test_leaving_early_frees_the_member(self, kitchen: Any) -> None:
         member = kitchen.member(0)

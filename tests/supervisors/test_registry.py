@@ -50,12 +50,24 @@ def registry(system: ActorSystem) -> Registry:
     return registry
 
 
+async def numbers(count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        yield number
+
+
 class Chef(Actor):
     async def cook(self, dish: str) -> str:
         return f"{dish} by {self.context.name}"
 
     async def burn(self) -> None:
         raise RuntimeError("burnt")
+
+    async def total(self, numbers: AsyncIterator[int]) -> tuple[str, int]:
+        return self.context.name, sum([number async for number in numbers])
+
+    async def doubled(self, numbers: AsyncIterator[int]) -> AsyncIterator[int]:
+        async for number in numbers:
+            yield 2 * number
 
 
 class Watcher(Actor):
@@ -258,6 +270,27 @@ class TestServiceRefs:
             "steak by kitchen/0",
             "steak by kitchen/1",
         ]
+
+    async def test_streams_go_to_one_member_in_both_directions(self, kitchen: ServiceRef[Chef]) -> None:
+        name, total = await kitchen.ask(Chef.total, numbers(1000))
+        assert (name in ("kitchen/0", "kitchen/1"), total) == (True, sum(range(1000)))
+        doubled = kitchen.stream(Chef.doubled, numbers(1000))
+        assert [number async for number in doubled] == [2 * n for n in range(1000)]
+
+    async def test_a_stream_that_a_member_declined_goes_whole_to_another(
+        self, kitchen: ServiceRef[Chef], system: ActorSystem
+    ) -> None:
+        """Nothing of it is used up before a handler asks."""
+        gone = system.find("kitchen/1")
+        await gone.kill()
+        await gone.wait_stopped()
+
+        for _ in range(4):
+            assert await kitchen.ask(Chef.total, numbers(1000)) == ("kitchen/0", sum(range(1000)))
+
+    async def test_a_stream_is_not_for_a_whole_service(self, kitchen: ServiceRef[Chef]) -> None:
+        with pytest.raises(InvalidArgument, match="has one reader"):
+            kitchen.broadcast(Chef.total, numbers(3))
 
     def test_an_unknown_member_is_named_with_how_many_there_are(self, kitchen: ServiceRef[Chef]) -> None:
         with pytest.raises(NotFound, match="kitchen/7: kitchen has 2 members"):

@@ -1,0 +1,156 @@
+"""
+Streams: the rules of flow control, and how items are packed, as pure functions and small state.
+
+The reader says how much the writer may send in all; the writer stops there. Limits are
+totals since the stream began, as in QUIC (RFC 9000, 4.1), so one that comes twice or late
+does no harm. The reader raises them when half of what it allowed is read: nobody who reads
+waits for a writer that waits for him.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+# A small item between two processes on one core took 10.2 µs with a window of 32, 6.7 with 64,
+# 5.2 with 256, 4.8 with 1,024.
+WINDOW_ITEMS = 256
+"""Items that may be on their way or lie unread."""
+
+# 4 MiB doubles the rate of items of 1 MB (1.7 to 3.4 GB/s) and helps neither 64 KB nor 8 MB;
+# a thousand streams that nobody reads would hold four times as much.
+
+WINDOW_BYTES = 1024 * 1024
+"""Bytes of the same, as sent; one item may reach beyond. Inside a process only items count."""
+
+_BATCH = struct.Struct("!QI")
+_LIMITS = struct.Struct("!QQ")
+_TOTAL = struct.Struct("!Q")
+
+
+class Limits(NamedTuple):
+    """What a writer may send in all: it may begin an item while it is below both."""
+
+    items: int
+    bytes: int
+
+
+NOTHING = Limits(0, 0)
+AT_FIRST = Limits(WINDOW_ITEMS, WINDOW_BYTES)
+"""What a stream of answers may send before its reader has said anything."""
+
+
+class Credit:
+    """The writer's side: what it has sent, and how far it may go."""
+
+    __slots__ = ("_allowed_bytes", "_allowed_items", "bytes", "items")
+
+    def __init__(self, limits: Limits = AT_FIRST) -> None:
+        self.items = 0
+        self.bytes = 0
+        self._allowed_items, self._allowed_bytes = limits
+
+    @property
+    def is_open(self) -> bool:
+        """True while one more item may be sent, however large."""
+        return self.items < self._allowed_items and self.bytes < self._allowed_bytes
+
+    def spend(self, size: int) -> bool:
+        """An item of *size* bytes is sent; True while one more may be (`is_open`)."""
+        self.items += 1
+        self.bytes += size
+        return self.items < self._allowed_items and self.bytes < self._allowed_bytes
+
+    def allow(self, limits: Limits) -> None:
+        """The reader's word. Never takes back what was allowed before."""
+        self._allowed_items = max(self._allowed_items, limits.items)
+        self._allowed_bytes = max(self._allowed_bytes, limits.bytes)
+
+
+class Window:
+    """The reader's side: what came, what was read of it, and what the writer was told."""
+
+    __slots__ = ("_least_bytes", "_least_items", "arrived", "bytes", "items")
+
+    def __init__(self, limits: Limits = AT_FIRST) -> None:
+        self.arrived = 0
+        """Items that came so far."""
+        self.items = 0
+        """Items read so far."""
+        self.bytes = 0
+        self._told(limits)
+
+    def read(self, size: int) -> bool:
+        """An item of *size* bytes is read; True when the writer should hear of it (`raised`)."""
+        self.items += 1
+        self.bytes += size
+        return self.items >= self._least_items or self.bytes >= self._least_bytes
+
+    def raised(self) -> Limits:
+        """The limits to tell the writer now: a whole window from what is read."""
+        limits = Limits(self.items + WINDOW_ITEMS, self.bytes + WINDOW_BYTES)
+        self._told(limits)
+        return limits
+
+    def _told(self, limits: Limits) -> None:
+        self._least_items = limits.items - WINDOW_ITEMS // 2
+        self._least_bytes = limits.bytes - WINDOW_BYTES // 2
+
+
+def is_stream(value: Any) -> bool:
+    """True for an async iterator: as an argument it travels item by item."""
+    cls = type(value)
+    return hasattr(cls, "__anext__") and hasattr(cls, "__aiter__")
+
+
+# -- on the wire -----------------------------------------------------------------------------
+
+
+def pack_batch(first: int, bodies: Sequence[bytes]) -> bytes:
+    """Encoded items as one body; *first* is the number of the first one, from 0."""
+    count = len(bodies)
+    sizes = struct.pack(f"!{count}I", *map(len, bodies))
+    return b"".join((_BATCH.pack(first, count), sizes, *bodies))
+
+
+def unpack_batch(body: bytes | memoryview) -> tuple[int, list[bytes | memoryview]]:
+    """The number of the first item, and all of them. `ValueError` where the lengths do not add up."""
+    try:
+        first, count = _BATCH.unpack_from(body)
+        at = _BATCH.size + 4 * count
+        sizes = struct.unpack_from(f"!{count}I", body, _BATCH.size) if at <= len(body) else None
+    except struct.error:
+        sizes = None
+    if sizes is None or at + sum(sizes) != len(body):
+        raise ValueError("this is no batch of items")
+    items = []
+    for size in sizes:
+        items.append(body[at : at + size])
+        at += size
+    return first, items
+
+
+def pack_limits(limits: Limits) -> bytes:
+    """Limits as a body."""
+    return _LIMITS.pack(*limits)
+
+
+def unpack_limits(body: bytes | memoryview) -> Limits:
+    """The limits in a body. `struct.error` for what is none."""
+    return Limits(*_LIMITS.unpack(body))
+
+
+def pack_total(items: int) -> bytes:
+    """The body of a stream's end: how many items it had."""
+    return _TOTAL.pack(items)
+
+
+def unpack_total(body: bytes | memoryview) -> int | None:
+    """How many items a stream had; None where its end does not say (foreign doors)."""
+    return int(_TOTAL.unpack(body)[0]) if len(body) else None
+
+
+def sized(items: Iterable[Any], sizes: Iterable[int]) -> list[tuple[Any, int]]:
+    """Items with their sizes."""
+    return list(zip(items, sizes, strict=True))
