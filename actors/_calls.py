@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from actors import foreign
+from actors.blame import blame
 from actors.clock import Clock, Timer
 from actors.errors import Cancelled, DeadlineExceeded, Unavailable
 from actors.events import DeadLettered, ReplyUnread
@@ -84,7 +85,7 @@ class Call(Reply[Any]):
     def never_sent(self, reason: str) -> None:
         """Its envelope did not leave this process (`_peers.Unsent`)."""
         error = Unavailable(f"{self._describe()} was never sent: {reason}", may_have_run=False, reason=reason)
-        self.system._calls.refuse(self, error)
+        self.system._calls.refuse(self, blame(error, self.target._name))
 
     @property
     def is_awaited(self) -> bool:
@@ -298,7 +299,7 @@ class Calls:
         """Its time is up."""
         if self.take(call.call_id) is None:
             return
-        call._reject(DeadlineExceeded(_overdue(call)))
+        call._reject(blame(DeadlineExceeded(_overdue(call)), call.target._name))
         self.on_cancelled(call)
 
     def of_peer(self, peer: Peer) -> list[Call]:

@@ -18,6 +18,7 @@ from actors._life import Life
 from actors._mailbox import Mailbox
 from actors._message import Message, Notice
 from actors.actor import Actor, methods_of
+from actors.blame import blame
 from actors.errors import ActorError, ActorStopped, Cancelled, MailboxFull, StartFailed
 from actors.events import ActorExited, ActorStarted, DeadLettered
 from actors.exit import Exit, Ignore, Terminated
@@ -368,7 +369,7 @@ class Cell:
             return True
         if not self.mailbox.put(message):
             full = MailboxFull(f"{self.name} has {self.mailbox.limit} messages waiting, its limit")
-            return self._refuse(message, "mailbox full", full)
+            return self._refuse(message, "mailbox full", blame(full, self.name))
         self.system._counts.accepted += 1
         if life is not None and life.runners < self.concurrency and self.serves(life):
             self._set_to_work(life)

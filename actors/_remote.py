@@ -24,6 +24,7 @@ from actors._calls import Call, SentTell
 from actors._message import Message, Step, encode_error
 from actors._peers import MAX_BODY, OutboxFull, Peer, TooLarge
 from actors._shared import IDLE_TIME, SHARED_FROM, Borrower, Lender, parcel
+from actors.blame import blame
 from actors.errors import ActorError, MailboxFull, SerializationError, Unavailable
 from actors.exit import Exit, Terminated
 from actors.ref import Ref
@@ -147,7 +148,8 @@ class Remote:
             peer.put(envelope(_ASK, codec, call.call_id, body), call)
         except OutboxFull as error:
             self._take_back(peer, codec, body)
-            calls.refuse(call, MailboxFull(f"the way to {ref._name} is full: {error}"))
+            full = MailboxFull(f"the way to {ref._name} is full: {error}")
+            calls.refuse(call, blame(full, ref._name))
         except ActorError as error:
             calls.fail(call, error)
         else:
@@ -427,4 +429,4 @@ def _check_size(size: int) -> None:
 
 def _gone(call: Call, reason: str) -> Unavailable:
     text = f"{call._describe()}: the process of {call.target._name} is gone ({reason})"
-    return Unavailable(text, reason=reason)
+    return blame(Unavailable(text, reason=reason), call.target._name)

@@ -19,6 +19,7 @@ from actors import foreign
 from actors._drive import drive, resume
 from actors._message import Message, TimerMessage, current_message
 from actors.actor import Method, hook_of, unknown_method
+from actors.blame import blame
 from actors.errors import (
     ActorError,
     ActorStopped,
@@ -403,7 +404,7 @@ class Runner:
             return  # it ends already, within its shutdown time
         limit = f"its handler_timeout ({cell.handler_timeout:g} s)"
         hung = Unavailable(f"{cell.name}.{message.method}() ran longer than {limit}", reason="hung")
-        self._answer_error(message, hung)
+        self._answer_error(message, blame(hung, cell.name))
         message.answer = None
         cell.life_ends(life, Exit("hung", f"handler_timeout: {message.method}() ran longer than {limit}"))
 
@@ -416,7 +417,7 @@ class Runner:
             ended = Unavailable(
                 f"{cell.name} ended itself while it ran {message.method}()", reason="SystemExit"
             )
-            self._answer_error(message, ended)
+            self._answer_error(message, blame(ended, cell.name))
             cell.life_ends(life, Exit("normal") if error.code in (None, 0) else Exit("error", error))
             return
         if (
@@ -426,7 +427,7 @@ class Runner:
         ):
             error = self._misfit(message, misfit)
         elif not self._is_answer(error):
-            self._answer_error(message, error)
+            self._answer_error(message, blame(error, cell.name))
             cell.life_ends(life, Exit("error", error))
             return
         self._answer_failure(message, error)

@@ -30,20 +30,23 @@ _UNCHANGED: Any = object()
 class Router(Protocol):
     """Knows the members of one group and how busy they are, as far as this process can tell."""
 
-    def pick(self, key: str | None, refused: Collection[tuple[str, str]]) -> Ref[Any] | None:
+    def pick(
+        self, key: str | None, refused: Collection[tuple[str, str]], *, is_followed: bool = False
+    ) -> Ref[Any] | None:
         """
         The member for the next message; None when one has to be waited for.
 
-        *refused* names members and the processes in which they have just declined it. Raises
-        `Unavailable` (never ran), `ServiceFailed` or `NotFound` when there is nobody to wait for.
-        Any thread.
+        *refused* names members and the processes in which they have just declined it. With
+        *is_followed* the outcome will be told, so it may find out about a member that has failed
+        before. Raises `Unavailable` (never ran), `ServiceFailed` or `NotFound` when there is
+        nobody to wait for. Any thread.
         """
 
-    def begun(self, member: str) -> None:
-        """A call to *member* was sent."""
+    def begun(self, member: str) -> int:
+        """A call to *member* was sent; what this returns is to be told with its outcome."""
 
-    def ended(self, member: str) -> None:
-        """A call to *member* has its outcome."""
+    def ended(self, member: str, known: int, error: BaseException | None) -> None:
+        """A call to *member* has its outcome. *known* is what `begun` returned."""
 
     def when_changed(self, callback: Callable[[], None]) -> None:
         """Call *callback* once, on the system's loop, after the next change of the group."""
@@ -180,7 +183,7 @@ class _RoutedMethod:
 class _Route:
     """The way of one call: the members it has tried, and what to send to the next."""
 
-    __slots__ = ("_args", "_call", "_home", "_kwargs", "_member", "_refused", "_routed", "_sender")
+    __slots__ = ("_args", "_call", "_home", "_known", "_kwargs", "_member", "_refused", "_routed", "_sender")
 
     def __init__(
         self,
@@ -205,7 +208,7 @@ class _Route:
         router = self._routed._router
         system = self._routed._system
         try:
-            ref = router.pick(self._routed._key, self._refused)
+            ref = router.pick(self._routed._key, self._refused, is_followed=True)
         except Exception as error:
             call.reroute = None
             call._reject(error)
@@ -218,7 +221,7 @@ class _Route:
             return
         call.target = ref
         self._member, self._home = ref._name, ref._home
-        router.begun(ref._name)
+        self._known = router.begun(ref._name)
         call.add_done_callback(self._settled)
         system._dispatch(call, ref, self._args, self._kwargs, self._sender)
 
@@ -234,16 +237,16 @@ class _Route:
         if not never_ran or call._done:
             return False
         self._refused = (*self._refused, (self._member, self._home))
-        self._leave_member()
+        self._leave_member(error)
         call.peer = None
         call.message = None
         self.go()
         return True
 
     def _settled(self, call: Reply[Any]) -> None:
-        self._leave_member()
+        self._leave_member(call._error)
 
-    def _leave_member(self) -> None:
+    def _leave_member(self, error: BaseException | None) -> None:
         member, self._member = self._member, ""
         if member:
-            self._routed._router.ended(member)
+            self._routed._router.ended(member, self._known, error)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from actors.actor import Method, methods_of
+from actors.actor import Method, idempotent_methods_of, methods_of
 from actors.errors import InvalidArgument, NotFound, nearest
 from actors.ref import Ref
 from actors.reply import Outcome, Reply, gather
@@ -136,6 +136,7 @@ class Service(Generic[A]):
             doc=inspect.getdoc(cls) or "",
             understudies=self.understudies,
             warms=warm.hook_of(cls) is not None,
+            idempotent=tuple(sorted(idempotent_methods_of(cls))),
         )
 
 
@@ -171,6 +172,8 @@ class ServicePlan:
     """Reserved ones, on each node where it has members."""
     warms: bool = False
     """Whether the class has a `warm` for them."""
+    idempotent: tuple[str, ...] = ()
+    """Methods that callers may repeat."""
 
     def to_plain(self) -> dict[str, Any]:
         """For JSON and for the wire."""
@@ -179,7 +182,7 @@ class ServicePlan:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> ServicePlan:
         """The other way round."""
-        return cls(**plain)
+        return cls(**{**plain, "idempotent": tuple(plain["idempotent"])})
 
 
 def _described(method: Method) -> dict[str, str]:
