@@ -17,7 +17,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import _controls, events, foreign, pickling
+from actors._answered import deliver_named
 from actors._message import Message, Origin, RemoteAnswer, RemoteTell, Step
+from actors._named import NamedMessage, tag_in
 from actors._peers import Peer
 from actors.address import host_id_of
 from actors.errors import ActorError, InvalidArgument, SerializationError
@@ -38,7 +40,7 @@ _FEW = 8
 """Messages of one turn up to which that is worth it: behind a mailbox each next one costs 0.7 µs less."""
 
 _PICKLE = int(Codec.PICKLE)
-_CALLS = (int(Kind.ASK), int(Kind.TELL))
+_CALLS = (int(Kind.ASK), int(Kind.TELL), int(Kind.ASK_NAMED))
 
 _Work = list[tuple[Peer, Envelope, Any]]
 
@@ -70,6 +72,7 @@ class Arrivals:
         self._on_loop: dict[int, Callable[[Peer, Envelope, Any], None]] = {
             Kind.ASK: self._ask,
             Kind.TELL: self._tell,
+            Kind.ASK_NAMED: self._ask_named,
             Kind.CANCEL: self._cancel,
             Kind.WATCH: self._watch,
             Kind.UNWATCH: self._unwatch,
@@ -166,9 +169,9 @@ class Arrivals:
             call._finish()
 
     def _error(self, peer: Peer, one: Envelope) -> None:
-        call = self._system._calls.take(one.call_id)
+        call = self._system._calls.find(one.call_id)
         if call is not None:
-            call._reject(self._decoded_error(peer, one))
+            self._system._calls.fail(call, self._decoded_error(peer, one))
 
     def _refused_ask(self, peer: Peer, one: Envelope) -> None:
         call = self._system._calls.find(one.call_id)
@@ -225,6 +228,23 @@ class Arrivals:
             peer.serving[one.call_id] = message
             self._hand_in(target, message, now=time.monotonic() < self._at_once_until)
 
+    def _ask_named(self, peer: Peer, one: Envelope, content: Any) -> None:
+        answer = RemoteAnswer(self._system, peer, one.call_id, _answered_in(one.codec))
+        try:
+            message, target = self._message(peer, content, answer, NamedMessage)
+            assert isinstance(message, NamedMessage)
+            message.tag = tag_in(message.kwargs)
+        except ActorError as error:
+            answer._answer_refused(error)
+            return
+        peer.serving[one.call_id] = message
+        try:
+            cell = self._system._names.cell_of(*target)
+        except ActorError:
+            self._hand_in(target, message)  # says so
+        else:
+            deliver_named(cell, message, now=time.monotonic() < self._at_once_until)
+
     def _tell(self, peer: Peer, one: Envelope, content: Any) -> None:
         answer = RemoteTell(self._system, peer, one.call_id, _answered_in(one.codec))
         try:
@@ -235,14 +255,16 @@ class Arrivals:
         self._hand_in(target, message)
         message.answer = None
 
-    def _message(self, peer: Peer, content: Any, answer: Any) -> tuple[Message, tuple[str, int]]:
+    def _message(
+        self, peer: Peer, content: Any, answer: Any, cls: type[Message] = Message
+    ) -> tuple[Message, tuple[str, int]]:
         if isinstance(content, SerializationError):
             raise content
         try:
             (name, uid, pin), method, remaining, origin, args, kwargs = content[:6]
             sender = None if origin is None else Origin(origin[0], origin[1], origin[2], peer.address)
             deadline_at = math.inf if remaining is None else self._system.clock.now() + remaining
-            message = Message(method, tuple(args), kwargs, answer, sender, deadline_at)
+            message = cls(method, tuple(args), kwargs, answer, sender, deadline_at)
             if len(content) > 6:
                 message.chain = tuple(Step(*step) for step in content[6:])
             message.pin = pin

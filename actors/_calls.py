@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from actors._message import Message
     from actors._peers import Peer
     from actors.ref import Ref
+    from actors.remains import Tag
     from actors.system import ActorSystem
 
 STREAM_TIMEOUT = 30.0
@@ -51,6 +52,9 @@ class Call(Reply[Any]):
         "target",
         "timeout",
     )
+
+    tag: Tag | None = None
+    """Its name, where it can be sent again (`_named.NamedCall`)."""
 
     def __init__(self, system: ActorSystem, target: Ref[Any], method: str, timeout: float | None) -> None:
         super().__init__(system)
@@ -81,6 +85,10 @@ class Call(Reply[Any]):
     def cancel(self) -> None:
         if not self._done:
             self.system._calls.cancel(self)
+
+    def retry(self, error: BaseException) -> bool:
+        """Asked, with a tag, before *error* settles it: True when it is sent again instead."""
+        return False
 
     def never_sent(self, reason: str) -> None:
         """Its envelope did not leave this process (`_peers.Unsent`)."""
@@ -278,8 +286,8 @@ class Calls:
             self._loose.pop(call.call_id, None)  # settled meanwhile
 
     def fail(self, call: Call, error: BaseException) -> None:
-        """Settle *call* with *error*."""
-        if self.take(call.call_id) is not None:
+        """Settle *call* with *error*, unless it is sent again."""
+        if self.take(call.call_id) is not None and (call.tag is None or not call.retry(error)):
             call._reject(error)
 
     def refuse(self, call: Call, error: BaseException) -> None:

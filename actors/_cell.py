@@ -17,7 +17,7 @@ from actors import _deadlock
 from actors._life import Life
 from actors._mailbox import Mailbox
 from actors._message import Message, Notice
-from actors.actor import Actor, methods_of
+from actors.actor import Actor, idempotent_methods_of, methods_of, naming_of
 from actors.blame import blame
 from actors.errors import ActorError, ActorStopped, Cancelled, MailboxFull, StartFailed
 from actors.events import ActorExited, ActorStarted, DeadLettered
@@ -73,6 +73,7 @@ class Cell:
         "_starting",
         "_stopped",
         "_stopped_once",
+        "answered",
         "args",
         "cls",
         "concurrency",
@@ -117,6 +118,8 @@ class Cell:
         self.uid = uid
         self.cls = cls
         self.methods = methods_of(cls)
+        self.answered = system._answered if idempotent_methods_of(cls) else None
+        """Knows the calls that were answered before; None without idempotent methods."""
         self.args = args
         self.kwargs = kwargs
         self.parent = parent
@@ -151,6 +154,7 @@ class Cell:
             "" if self.roams else self.system.address,
             timeout=self.cls.ask_timeout,
             detached=self.cls.is_supervisor,
+            naming=naming_of(self.cls) if self.answered is not None else None,
             cell=self,
         )
 
@@ -365,6 +369,8 @@ class Cell:
         blockers = _deadlock.blockers(self, message) if message.chain else []
         if blockers and (deadlock := _deadlock.found(self, message, blockers)):
             return self._refuse(message, "deadlock", deadlock)
+        if self.answered is not None and not self.answered.admits(self, message):
+            return True
         if now and not blockers and self._handle_now(message):
             return True
         if not self.mailbox.put(message):

@@ -28,6 +28,7 @@ from actors.blame import blame
 from actors.errors import ActorError, MailboxFull, SerializationError, Unavailable
 from actors.exit import Exit, Terminated
 from actors.ref import Ref
+from actors.remains import InHand, has_remains
 from actors.reply import Reply, failed
 from actors.rundir import KEY_NAME, ensure_private_dir, make_key, read_key, run_root
 from actors.transport import Transport, open_nng
@@ -36,7 +37,7 @@ from actors.wire import Codec, Kind, Sealer, envelope
 if TYPE_CHECKING:
     from actors.system import ActorSystem
 
-_ASK = int(Kind.ASK)
+_ASK, _ASK_NAMED = int(Kind.ASK), int(Kind.ASK_NAMED)
 _PICKLE, _JSON, _SHARED = int(Codec.PICKLE), int(Codec.JSON), int(Codec.SHARED)
 
 _HAS_MEMFD = hasattr(os, "memfd_create")
@@ -76,6 +77,8 @@ class Remote:
         self._lender = Lender()
         self._borrower = Borrower()
         self._sweep: asyncio.TimerHandle | None = None
+        self.in_hand: InHand | None = None
+        """Where this process notes what it is handling, should it be sent again."""
         self.address = ""
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -89,6 +92,8 @@ class Remote:
         self._arrivals = Arrivals(self._system, self, self._transport, self._sealer, foreign=foreign)
         self._transport.listen(self._arrivals.receive, loop)
         self.address = self._transport.address
+        if has_remains(self.address):
+            self.in_hand = InHand(self.address, self._system._crash_file)
         self._shares = self.address.startswith("ipc:") and self._codec == Codec.PICKLE and _HAS_MEMFD
 
     def receive_apart(self) -> None:
@@ -118,6 +123,8 @@ class Remote:
             self._lose(peer, "this process's system stopped")
         self._lender.close()
         self._borrower.close()
+        if self.in_hand is not None:
+            self.in_hand.close()
         if self._transport is not None:
             self._transport.close()
 
@@ -143,9 +150,12 @@ class Remote:
         remaining = None if deadline_at == math.inf else deadline_at - self._system.clock.now()
         calls = self._system._calls
         peer = self._peers.get(address) or self.peer(address)
+        kind = _ASK
+        if call.tag is not None:
+            kind, kwargs = _ASK_NAMED, {**kwargs, "": tuple(call.tag)}
         try:
             codec, body = self._encode(peer, ref, call.method, remaining, args, kwargs, sender, chain)
-            peer.put(envelope(_ASK, codec, call.call_id, body), call)
+            peer.put(envelope(kind, codec, call.call_id, body), call)
         except OutboxFull as error:
             self._take_back(peer, codec, body)
             full = MailboxFull(f"the way to {ref._name} is full: {error}")

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import foreign
+from actors._answered import First
 from actors._drive import drive, resume
 from actors._message import Message, TimerMessage, current_message
 from actors.actor import Method, hook_of, unknown_method
@@ -199,6 +200,8 @@ class Runner:
         if cell.handler_timeout != math.inf:
             overrun = partial(self._overran, message)
             message.watch = cell.system.clock.call_later(cell.handler_timeout, overrun)
+        if message.tag is not None:
+            cell.system._hold(message, message.tag)
 
     def _step(self, message: Message, method: Method) -> Any:
         """Begin: None when the message is answered, else what is left to await."""
@@ -396,6 +399,8 @@ class Runner:
             # In those two cases nobody waits: the caller has its outcome, and knows its own limit best.
             what = f"{self._cell.name}.{message.method}()"
             message.answer._answer_error(Cancelled(f"{what} was cancelled"))
+        elif isinstance(message.answer, First):
+            message.answer.abandoned()
 
     def _overran(self, message: Message) -> None:
         """A handler has run for `handler_timeout`: its actor hangs, and ends. `Life.end` cuts it short."""

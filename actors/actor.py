@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from actors.errors import InvalidArgument, nearest
 from actors.exit import Exit, Terminated
-from actors.idempotency import Idempotency, idempotency_of
+from actors.idempotency import Idempotency, Naming, idempotency_of
 
 if TYPE_CHECKING:
     from actors.context import Context
@@ -134,6 +134,17 @@ def idempotent_methods_of(cls: type) -> frozenset[str]:
         names = frozenset(name for name, method in methods_of(cls).items() if method.idempotency)
         _idempotent[cls] = names
     return names
+
+
+_namings: WeakKeyDictionary[type, Naming | None] = WeakKeyDictionary()
+
+
+def naming_of(cls: type) -> Naming | None:
+    """What refs to actors of *cls* have to know; None without idempotent methods."""
+    if cls not in _namings:
+        methods = idempotent_methods_of(cls)
+        _namings[cls] = Naming(methods) if methods else None
+    return _namings[cls]
 
 
 def timer_methods_of(cls: type) -> dict[str, Method]:

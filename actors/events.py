@@ -79,6 +79,8 @@ class DeadLettered(Warned):
     sender: str | None
     method: str
     reason: str
+    detail: str = ""
+    """Of a `poison` one: the stack of the process that died with it, if that left one."""
 
 
 @dataclass(frozen=True, slots=True)

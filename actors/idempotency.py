@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from actors.errors import InvalidArgument, nearest
 
@@ -35,6 +35,26 @@ class Idempotency:
         except Exception as error:
             raise InvalidArgument(f"no key can be made of the arguments: {error}") from error
         return key
+
+
+class Naming(NamedTuple):
+    """Which calls through a ref have a name, and can be sent again."""
+
+    methods: frozenset[str] = frozenset()
+    """Those that are known to be idempotent."""
+    key: str | None = None
+    """From `options(idempotency_key=…)`: all calls have it, and what is not idempotent refuses it."""
+
+    def covers(self, method: str) -> bool:
+        """Whether calls of *method* have one."""
+        return self.key is not None or method in self.methods
+
+
+def with_key(naming: Naming | None, key: str) -> Naming:
+    """*naming* with a key of the caller's. `InvalidArgument` unless it is a text."""
+    if not isinstance(key, str) or not key:
+        raise InvalidArgument(f"idempotency_key={key!r} must be a text")
+    return (naming or Naming())._replace(key=key)
 
 
 @overload
@@ -74,9 +94,8 @@ def _marked(function: Any, key: Any) -> Any:
     if isinstance(key, str):
         key = _argument(plain, key)
     elif key is not None and not callable(key):
-        raise InvalidArgument(
-            f"key={key!r} of {function.__qualname__} is neither the name of an argument nor a function of them"
-        )
+        name = function.__qualname__
+        raise InvalidArgument(f"key={key!r} of {name} is neither an argument's name nor a function of them")
     setattr(function, _MARK, Idempotency(key))
     return function
 

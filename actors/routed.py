@@ -8,14 +8,18 @@ nobody is there but somebody is expected, a message waits at its sender.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from actors._calls import Call
 from actors._message import Message, current_message
-from actors.errors import ActorStopped, Unavailable
+from actors._named import Attempts, NamedCall, never_ran
+from actors.errors import Unavailable
+from actors.idempotency import with_key
 from actors.ref import Ref, check_timeout, method_name
 from actors.reply import Reply
+from actors.retry import RetryBudget
 
 if TYPE_CHECKING:
     from actors.system import ActorSystem
@@ -29,6 +33,14 @@ _UNCHANGED: Any = object()
 
 class Router(Protocol):
     """Knows the members of one group and how busy they are, as far as this process can tell."""
+
+    @property
+    def idempotent(self) -> Collection[str]:
+        """Methods of the members that may be called again when nobody knows whether they ran."""
+
+    @property
+    def retries(self) -> RetryBudget:
+        """How much of that there may be."""
 
     def pick(
         self, key: str | None, refused: Collection[tuple[str, str]], *, is_followed: bool = False
@@ -55,7 +67,7 @@ class Router(Protocol):
 class Routed(Generic[A]):
     """A ref to a group. Its public methods are those of the members' class, as on a `Ref`."""
 
-    __slots__ = ("_key", "_router", "_system", "_timeout", "_timeout_given")
+    __slots__ = ("_idempotency_key", "_key", "_router", "_system", "_timeout", "_timeout_given")
 
     def __init__(
         self,
@@ -65,12 +77,14 @@ class Routed(Generic[A]):
         timeout: float | None,
         timeout_given: bool = False,
         key: str | None = None,
+        idempotency_key: str | None = None,
     ) -> None:
         self._system = system
         self._router = router
         self._timeout = timeout
         self._timeout_given = timeout_given
         self._key = key
+        self._idempotency_key = idempotency_key
 
     def __getattr__(self, method: str) -> Callable[..., Reply[Any]]:
         if method.startswith("_"):
@@ -127,22 +141,33 @@ class Routed(Generic[A]):
         """Call a method that is a stream; see `Ref.stream`."""
         return self._ask(method_name(method), args, kwargs, streams=True)
 
-    def options(self, *, timeout: float | None = _UNCHANGED, key: str | None = _UNCHANGED) -> Any:
+    def options(
+        self,
+        *,
+        timeout: float | None = _UNCHANGED,
+        key: str | None = _UNCHANGED,
+        idempotency_key: str = _UNCHANGED,
+    ) -> Any:
         """
-        The same group with another *timeout* (seconds), or with *key*.
+        The same group with another *timeout* (seconds), or with *key*: one key, one member.
 
-        One key, one member while membership lasts.
+        A key stays with its member while that belongs to the service. Asks with one
+        *idempotency_key* are one call of an `@idempotent` method; they go to the member that would
+        remember it, while that runs. Any other method refuses it with `InvalidArgument`.
         """
         changes: dict[str, Any] = {
             "timeout": self._timeout,
             "timeout_given": self._timeout_given,
             "key": self._key,
+            "idempotency_key": self._idempotency_key,
         }
         if timeout is not _UNCHANGED:
             check_timeout(timeout)
             changes.update(timeout=timeout, timeout_given=True)
         if key is not _UNCHANGED:
             changes["key"] = key
+        if idempotency_key is not _UNCHANGED:
+            changes["idempotency_key"] = with_key(None, idempotency_key).key
         return self._with(**changes)
 
     def _with(self, **changes: Any) -> Any:
@@ -157,10 +182,15 @@ class Routed(Generic[A]):
         system = self._system
         sender = current_message.get()
         ref: Ref[Any] = Ref(system, repr(self), 0, "", timeout=self._timeout)
-        call = Call(system, ref, method, self._timeout)
+        if self._idempotency_key is None and method not in self._router.idempotent:
+            call = Call(system, ref, method, self._timeout)
+            route = _Route(self, call, args, kwargs, sender)
+        else:
+            call = named = NamedCall(system, ref, method, self._timeout, self._idempotency_key)
+            route = _NamedRoute(self, named, args, kwargs, sender)
         call.given_timeout = self._timeout_given
         system._set_deadline(call, ref, sender, streams=streams)
-        _Route(self, call, args, kwargs, sender).go()
+        route.go()
         return call
 
 
@@ -208,7 +238,7 @@ class _Route:
         router = self._routed._router
         system = self._routed._system
         try:
-            ref = router.pick(self._routed._key, self._refused, is_followed=True)
+            ref = self._pick(router)
         except Exception as error:
             call.reroute = None
             call._reject(error)
@@ -225,16 +255,16 @@ class _Route:
         call.add_done_callback(self._settled)
         system._dispatch(call, ref, self._args, self._kwargs, self._sender)
 
+    def _pick(self, router: Router) -> Ref[Any] | None:
+        return router.pick(self._routed._key, self._refused, is_followed=True)
+
     def _look_again(self) -> None:
         if self._routed._system._calls.take(self._call.call_id) is not None:
             self.go()
 
     def _refused_by(self, call: Call, error: BaseException) -> bool:
         """`Calls.refuse` asks: True when the call goes another way."""
-        never_ran = isinstance(error, ActorStopped) or (
-            isinstance(error, Unavailable) and not error.may_have_run
-        )
-        if not never_ran or call._done:
+        if not never_ran(error) or call._done:
             return False
         self._refused = (*self._refused, (self._member, self._home))
         self._leave_member(error)
@@ -250,3 +280,38 @@ class _Route:
         member, self._member = self._member, ""
         if member:
             self._routed._router.ended(member, self._known, error)
+
+
+class _NamedRoute(_Route):
+    """The way of a call that may be sent again: then to another member, if there is one."""
+
+    __slots__ = ("_attempts", "_failed_at")
+
+    def __init__(
+        self,
+        routed: Routed[Any],
+        call: NamedCall,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        sender: Message | None,
+    ) -> None:
+        super().__init__(routed, call, args, kwargs, sender)
+        self._attempts = Attempts(call, routed._router.retries, self.go, self._failed)
+        self._failed_at: tuple[tuple[str, str], ...] = ()
+
+    def _failed(self, error: BaseException) -> None:
+        self._failed_at = ((self._member, self._home),)
+        self._leave_member(error)
+
+    def _pick(self, router: Router) -> Ref[Any] | None:
+        routed = self._routed
+        if self._failed_at:
+            elsewhere = router.pick(routed._key, (*self._refused, *self._failed_at))
+            if elsewhere is not None:
+                return elsewhere
+        elif routed._idempotency_key is not None and routed._key is None and not self._refused:
+            # Where another call of that name would be remembered. If nobody is there now: anywhere.
+            with contextlib.suppress(Unavailable):
+                if (home := router.pick(routed._idempotency_key, ())) is not None:
+                    return home
+        return super()._pick(router)

@@ -49,6 +49,8 @@ class Kind(IntEnum):
     TERMINATED = 12
     REFUSED_ASK = 13
     UNREAD = 14
+    ASK_NAMED = 32
+    """An ask with a name: it may have come before. Its tag is the keyword argument without a name."""
 
 
 class Codec(IntEnum):

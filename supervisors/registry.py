@@ -16,7 +16,9 @@ from actors.actor import Actor
 from actors.blame import blamed
 from actors.errors import ActorStopped, Cancelled, NotFound, ServiceFailed, Unavailable, nearest
 from actors.exit import Exit
+from actors.idempotency import Naming
 from actors.ref import Ref
+from actors.retry import RetryBudget
 from actors.system import ActorSystem
 from supervisors import routing
 from supervisors.affinity import Affinity
@@ -166,11 +168,15 @@ class Registry:
         router = self._routers.get(name)
         if router is None:
             router = self._routers.setdefault(name, ServiceRouter(self, name))
+            if name in self._views:
+                router.changed()
         return router
 
     def member_ref(self, member: MemberView, timeout: float | None) -> Ref[Any]:
         """A ref to a member that outlives its moves."""
-        return Ref(self.system, member.name, member.uid, "", timeout=timeout)
+        methods = self.view(member.name.partition("/")[0]).idempotent
+        naming = Naming(frozenset(methods)) if methods else None
+        return Ref(self.system, member.name, member.uid, "", timeout=timeout, naming=naming)
 
     def _member(self, name: str, uid: int) -> MemberView:
         view = self.view(name.partition("/")[0])
@@ -201,6 +207,8 @@ class ServiceRouter:
         self._lock = threading.Lock()
         self._outliers = Outliers()
         self._crew: _Crew | None = None
+        self.idempotent: frozenset[str] = frozenset()
+        self.retries = RetryBudget()
 
     @property
     def registry(self) -> Registry:
@@ -267,6 +275,7 @@ class ServiceRouter:
                     outliers.renewed(name, self._registry.system.clock.now())
             crew.usable = outliers.others(crew.running)
             self._crew = crew
+            self.idempotent = frozenset(view.idempotent)
         return crew
 
     def begun(self, member: str) -> int:
@@ -301,6 +310,7 @@ class ServiceRouter:
 
     def changed(self) -> None:
         """A new view is there: wake who waits for a member."""
+        self._gather(self._registry.view(self.name))
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
             callback()

@@ -242,9 +242,10 @@ class ServiceRef(Routed[A]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ServiceRef):
             return NotImplemented
-        return (self.name, self._key, self._router.registry.app) == (
+        return (self.name, self._key, self._idempotency_key, self._router.registry.app) == (
             other.name,
             other._key,
+            other._idempotency_key,
             other._router.registry.app,
         )
 
@@ -252,10 +253,12 @@ class ServiceRef(Routed[A]):
         return hash((self.name, self._key))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self.name, self._timeout, self._timeout_given, self._key)
+        return _unpickled, (self.name, self._timeout, self._timeout_given, self._key, self._idempotency_key)
 
 
-def _unpickled(name: str, timeout: float | None, given: bool, key: str | None) -> ServiceRef[Any]:
+def _unpickled(
+    name: str, timeout: float | None, given: bool, key: str | None, idempotency_key: str | None
+) -> ServiceRef[Any]:
     from actors.ref import decoding
     from actors.system import current_system
 
@@ -263,4 +266,6 @@ def _unpickled(name: str, timeout: float | None, given: bool, key: str | None) -
     ref = system.service(name)
     if not isinstance(ref, ServiceRef):
         raise InvalidArgument(f"{name} is not a service here")
-    return ref._with(timeout=timeout, timeout_given=given, key=key)  # type: ignore[no-any-return]
+    return ref._with(  # type: ignore[no-any-return]
+        timeout=timeout, timeout_given=given, key=key, idempotency_key=idempotency_key
+    )
