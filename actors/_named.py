@@ -112,7 +112,7 @@ class Attempts:
         if call.tag.attempt >= MAX_ATTEMPTS or not self._budget.allows_retries or call.target._pin:
             return False
         peer, call.peer, call.message = call.peer, None, None
-        call.tag = call.tag._replace(attempt=call.tag.attempt + 1)
+        call.tag = call.tag.again()
         return self._wait(wait_before(call.tag.attempt), peer)
 
     def refused(self, call: Call, error: BaseException) -> bool:
@@ -152,7 +152,7 @@ class Attempts:
         if system._calls.take(call.call_id) is None:
             return  # its time is up, or nobody wants it any more
         if remains is not None and (call.tag.origin, call.tag.number) in remains.deaths_by_call:
-            call.tag = call.tag._replace(deaths=call.tag.deaths + 1)
+            call.tag = call.tag.after_death()
             if call.tag.deaths >= POISONOUS:
                 self._give_up(remains)
                 return

@@ -54,7 +54,7 @@ def with_key(naming: Naming | None, key: str) -> Naming:
     """*naming* with a key of the caller's. `InvalidArgument` unless it is a text."""
     if not isinstance(key, str) or not key:
         raise InvalidArgument(f"idempotency_key={key!r} must be a text")
-    return (naming or Naming())._replace(key=key)
+    return Naming(naming.methods if naming is not None else frozenset(), key)
 
 
 @overload

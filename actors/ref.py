@@ -117,7 +117,7 @@ class Ref(Generic[A]):
     def _knowing(self, method: Any) -> Ref[A]:
         """This ref, which knows from now on that *method* is idempotent."""
         naming = self._naming or Naming()
-        return self._with(naming=naming._replace(methods=naming.methods | {method_name(method)}))
+        return self._with(naming=Naming(naming.methods | {method_name(method)}, naming.key))
 
     @overload
     def tell(

@@ -52,6 +52,14 @@ class Tag(NamedTuple):
     deaths: int = 0
     """Processes that have died with it in a handler."""
 
+    def again(self) -> Tag:
+        """For the next attempt."""
+        return Tag(self.origin, self.number, self.key, self.attempt + 1, self.deaths)
+
+    def after_death(self) -> Tag:
+        """Once another process has died with it in a handler."""
+        return Tag(self.origin, self.number, self.key, self.attempt, self.deaths + 1)
+
 
 class InHand:
     """The calls in the handlers of this process that can come again. Loop thread only."""
