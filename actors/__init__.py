@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         UnknownMethod,
     )
     from actors.exit import Exit, Ignore, Terminated
+    from actors.idempotency import idempotent
     from actors.ref import Ref
     from actors.reply import Outcome, Reply
     from actors.system import ActorSystem
@@ -68,6 +69,7 @@ _HOMES = {
     "Unauthenticated": "actors.errors",
     "Unavailable": "actors.errors",
     "UnknownMethod": "actors.errors",
+    "idempotent": "actors.idempotency",
 }
 
 __all__ = [
@@ -98,6 +100,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnknownMethod",
+    "idempotent",
 ]
 
 

@@ -16,7 +16,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import _controls, events, foreign, pickling
+from actors._answered import deliver_named
 from actors._message import Origin, RemoteAsk, RemoteMessage, RemoteTell, Step, encode_error
+from actors._named import RemoteNamedAsk, tag_in
 from actors._outlet import Outlet, size_of
 from actors._peers import Peer
 from actors.address import host_id_of
@@ -38,7 +40,7 @@ _TARGETS = 10_000
 
 _PICKLE = int(Codec.PICKLE)
 _ASK, _TELL, _VALUE = int(Kind.ASK), int(Kind.TELL), int(Kind.VALUE)
-_CALLS = (_ASK, _TELL)
+_CALLS = (_ASK, _TELL, int(Kind.ASK_NAMED))
 _MARKS = (_controls.MARK, foreign.MARK)
 """First letters of what is no plain method."""
 
@@ -78,6 +80,7 @@ class Arrivals:
             Kind.FED_CLOSED: self._fed_closed,
         }
         self._on_loop: dict[int, Callable[[Peer, Envelope], None]] = {
+            Kind.ASK_NAMED: self._ask_named,
             Kind.CANCEL: self._cancel,
             Kind.WATCH: self._watch,
             Kind.UNWATCH: self._unwatch,
@@ -206,9 +209,9 @@ class Arrivals:
             call._answer_end(unpack_total(one.body))
 
     def _error(self, peer: Peer, one: Envelope) -> None:
-        call = self._system._calls.take(one.call_id)
+        call = self._system._calls.find(one.call_id)
         if call is not None:
-            call._reject(self._decoded_error(peer, one))
+            self._system._calls.fail(call, self._decoded_error(peer, one))
 
     def _refused_ask(self, peer: Peer, one: Envelope) -> None:
         call = self._system._calls.find(one.call_id)
@@ -313,6 +316,21 @@ class Arrivals:
             self._reached_nobody(name, message, error)
         else:
             cell.deliver(message)
+
+    def _ask_named(self, peer: Peer, one: Envelope) -> None:
+        name, uid, pin, method = self._target(one.head)
+        remaining = one.remaining
+        deadline_at = self._system.clock.now() + remaining if remaining < math.inf else math.inf
+        message = RemoteNamedAsk(method, pin, deadline_at, self._remote, peer, one.call_id, one.codec)
+        peer.serving[one.call_id] = message
+        try:
+            self._fill(message, one.body)
+            message.tag = tag_in(message.kwargs)
+            cell = self._system._names.cell_of(name, uid)
+        except ActorError as error:
+            self._reached_nobody(name, message, error)
+        else:
+            deliver_named(cell, message)
 
     def _tell(self, peer: Peer, one: _Part) -> None:
         _, codec, tell_id, _, head, content = one

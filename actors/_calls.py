@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors import foreign
+from actors.blame import blame
 from actors.clock import Clock, Timer
 from actors.errors import Cancelled, DeadlineExceeded, Unavailable
 from actors.events import DeadLettered, ReplyUnread
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from actors._outlet import Outlet
     from actors._peers import Peer
     from actors.ref import Ref
+    from actors.remains import Tag
     from actors.system import ActorSystem
 
 STREAM_TIMEOUT = 30.0
@@ -53,6 +55,9 @@ class Call(Reply[Any]):
         "target",
         "timeout",
     )
+
+    tag: Tag | None = None
+    """Its name, where it can be sent again (`_named.NamedCall`)."""
 
     def __init__(self, system: ActorSystem, target: Ref[Any], method: str, timeout: float | None) -> None:
         # `Reply.__init__` written out: this runs for every ask.
@@ -88,10 +93,14 @@ class Call(Reply[Any]):
             if self._items:
                 self._items.clear()  # nobody wants what lies there unread either
 
+    def retry(self, error: BaseException) -> bool:
+        """Asked, with a tag, before *error* settles it: True when it is sent again instead."""
+        return False
+
     def never_sent(self, reason: str) -> None:
         """Its envelope did not leave this process (`_peers.Unsent`)."""
         error = Unavailable(f"{self._describe()} was never sent: {reason}", may_have_run=False, reason=reason)
-        self.system._calls.refuse(self, error)
+        self.system._calls.refuse(self, blame(error, self.target._name))
 
     @property
     def is_awaited(self) -> bool:
@@ -312,8 +321,8 @@ class Calls:
             self._loose.pop(call.call_id, None)  # settled meanwhile
 
     def fail(self, call: Call, error: BaseException) -> None:
-        """Settle *call* with *error*."""
-        if self.take(call.call_id) is not None:
+        """Settle *call* with *error*, unless it is sent again."""
+        if self.take(call.call_id) is not None and (call.tag is None or not call.retry(error)):
             call._reject(error)
 
     def refuse(self, call: Call, error: BaseException) -> None:
@@ -333,7 +342,7 @@ class Calls:
         """Its time is up."""
         if self.take(call.call_id) is None:
             return
-        call._reject(DeadlineExceeded(_overdue(call)))
+        call._reject(blame(DeadlineExceeded(_overdue(call)), call.target._name))
         self.on_cancelled(call)
 
     def of_peer(self, peer: Peer) -> list[Call]:

@@ -18,7 +18,8 @@ from actors._life import Life
 from actors._mailbox import Mailbox
 from actors._message import Message, Notice
 from actors._outlet import Outlet
-from actors.actor import Actor, methods_of
+from actors.actor import Actor, idempotent_methods_of, methods_of, naming_of
+from actors.blame import blame
 from actors.errors import ActorError, ActorStopped, Cancelled, MailboxFull, StartFailed
 from actors.events import ActorExited, ActorStarted, DeadLettered
 from actors.exit import Exit, Ignore, Terminated
@@ -74,6 +75,7 @@ class Cell:
         "_starting",
         "_stopped",
         "_stopped_once",
+        "answered",
         "args",
         "cls",
         "concurrency",
@@ -118,6 +120,8 @@ class Cell:
         self.uid = uid
         self.cls = cls
         self.methods = methods_of(cls)
+        self.answered = system._answered if idempotent_methods_of(cls) else None
+        """Knows the calls that were answered before; None without idempotent methods."""
         self.args = args
         self.kwargs = kwargs
         self.parent = parent
@@ -152,6 +156,7 @@ class Cell:
             "" if self.roams else self.system.address,
             timeout=self.cls.ask_timeout,
             detached=self.cls.is_supervisor,
+            naming=naming_of(self.cls) if self.answered is not None else None,
             cell=self,
         )
 
@@ -367,9 +372,11 @@ class Cell:
             blockers = _deadlock.blockers(self, message)
             if blockers and (deadlock := _deadlock.found(self, message, blockers)):
                 return self._refuse(message, "deadlock", deadlock)
+        if self.answered is not None and not self.answered.admits(self, message):
+            return True
         if not self.mailbox.put(message):
             full = MailboxFull(f"{self.name} has {self.mailbox.limit} messages waiting, its limit")
-            return self._refuse(message, "mailbox full", full)
+            return self._refuse(message, "mailbox full", blame(full, self.name))
         self.system._counts.accepted += 1
         life = self.life
         if life is not None and life.runners < self.concurrency and self.serves(life):

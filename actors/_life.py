@@ -21,6 +21,7 @@ from actors._message import HookMessage, Message
 from actors._threads import Worker
 from actors._timers import Timers
 from actors.actor import Actor, has_sync_methods
+from actors.blame import blame
 from actors.context import Context
 from actors.errors import StartFailed, Unavailable
 from actors.events import ErrorUnanswered, HandlerAbandoned, ThreadAbandoned
@@ -255,7 +256,7 @@ class Life:
             answer, message.answer = message.answer, None
             if answer is not None:
                 problem = f"{self.cell.name} was stopped while it ran {message.method}()"
-                answer._answer_error(Unavailable(problem, reason="stopped"))
+                answer._answer_error(blame(Unavailable(problem, reason="stopped"), self.cell.name))
             if message.task is not None:
                 message.task.cancel()  # a thread's handler is abandoned by this
         # Real seconds, whatever the system's clock: a cancelled coroutine only has to unwind.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from actors._remote import Remote
     from actors.actor import Method
     from actors.clock import Timer
+    from actors.remains import Tag
     from actors.system import ActorSystem
 
 
@@ -86,6 +87,8 @@ class Message:
 
     is_special = False
     """True for what no caller sent: timers and notices."""
+    tag: Tag | None = None
+    """The name of its call, where that can be sent again (`_named.NamedMessage`)."""
 
     def __init__(
         self,
@@ -121,6 +124,11 @@ class Message:
         """Runs while its handler does, where the actor has a `handler_timeout`."""
         self.cancelled = ""
         """Why it should not run on: `caller`, `deadline`, `stop`, or empty."""
+
+    @property
+    def redelivered(self) -> bool:
+        """True when it was sent before, and may have been handled."""
+        return self.tag is not None and self.tag.attempt > 1
 
     @property
     def sender_name(self) -> str | None:

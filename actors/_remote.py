@@ -27,9 +27,11 @@ from actors._message import Message, Step, encode_error
 from actors._outlet import RemotePipe
 from actors._peers import MAX_BODY, OutboxFull, Peer, TooLarge
 from actors._shared import IDLE_TIME, SHARED_FROM, Borrower, Lender, parcel
+from actors.blame import blame
 from actors.errors import ActorError, MailboxFull, SerializationError, Unavailable
 from actors.exit import Exit, Terminated
 from actors.ref import Ref
+from actors.remains import InHand, has_remains
 from actors.reply import Reply, failed
 from actors.rundir import KEY_NAME, ensure_private_dir, make_key, read_key, run_root
 from actors.transport import Transport, open_nng
@@ -38,7 +40,7 @@ from actors.wire import Codec, Kind, Sealer, envelope, head_of
 if TYPE_CHECKING:
     from actors.system import ActorSystem
 
-_ASK = int(Kind.ASK)
+_ASK, _ASK_NAMED = int(Kind.ASK), int(Kind.ASK_NAMED)
 _PICKLE, _JSON, _SHARED = int(Codec.PICKLE), int(Codec.JSON), int(Codec.SHARED)
 
 _HAS_MEMFD = hasattr(os, "memfd_create")
@@ -94,6 +96,8 @@ class Remote:
         self._sweep: asyncio.TimerHandle | None = None
         self._heads: dict[tuple[str, int, int, str], bytes] = {}
         """Of calls that were made lately."""
+        self.in_hand: InHand | None = None
+        """Where this process notes what it is handling, should it be sent again."""
         self.address = ""
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -107,6 +111,8 @@ class Remote:
         self._arrivals = Arrivals(self._system, self, self._transport, self._sealer, foreign=foreign)
         self._transport.listen(self._arrivals.receive, loop)
         self.address = self._transport.address
+        if has_remains(self.address):
+            self.in_hand = InHand(self.address, self._system._crash_file)
         self._shares = self.address.startswith("ipc:") and self._codec == Codec.PICKLE and _HAS_MEMFD
 
     def receive_apart(self) -> None:
@@ -136,6 +142,8 @@ class Remote:
             self._lose(peer, "this process's system stopped")
         self._lender.close()
         self._borrower.close()
+        if self.in_hand is not None:
+            self.in_hand.close()
         if self._transport is not None:
             self._transport.close()
 
@@ -161,12 +169,16 @@ class Remote:
         remaining = math.inf if deadline_at == math.inf else deadline_at - self._system.clock.now()
         calls = self._system._calls
         peer = self._peers.get(address) or self.peer(address)
+        kind = _ASK
+        if call.tag is not None:
+            kind, kwargs = _ASK_NAMED, {**kwargs, "": tuple(call.tag)}
         try:
             codec, head, body = self._encode(peer, ref, call.method, args, kwargs, sender, chain)
-            waits = peer.put(envelope(_ASK, codec, call.call_id, body, head, remaining), call)
+            waits = peer.put(envelope(kind, codec, call.call_id, body, head, remaining), call)
         except OutboxFull as error:
             self._take_back(peer, codec, body)
-            calls.refuse(call, MailboxFull(f"the way to {ref._name} is full: {error}"))
+            full = MailboxFull(f"the way to {ref._name} is full: {error}")
+            calls.refuse(call, blame(full, ref._name))
         except ActorError as error:
             calls.fail(call, error)
         else:
@@ -542,4 +554,4 @@ def _check_size(size: int) -> None:
 
 def _gone(call: Call, reason: str) -> Unavailable:
     text = f"{call._describe()}: the process of {call.target._name} is gone ({reason})"
-    return Unavailable(text, reason=reason)
+    return blame(Unavailable(text, reason=reason), call.target._name)

@@ -17,10 +17,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from actors import foreign
+from actors._answered import First
 from actors._drive import drive, resume
 from actors._message import Message, TimerMessage, current_message
 from actors._outlet import open_outlet, pour
 from actors.actor import Method, hook_of, unknown_method
+from actors.blame import blame
 from actors.errors import (
     ActorError,
     ActorStopped,
@@ -200,6 +202,7 @@ class Runner:
         methods, now = cell.methods, system.clock.now
         copy, set_message = self._runners.base_context.copy, current_message.set
         is_timed = cell.handler_timeout != math.inf
+        holds = cell.answered is not None
         until = monotonic() + _TURN
         turn = 0
         while cell.serves(life) and not self._cut_from_outside:
@@ -226,6 +229,8 @@ class Runner:
             if is_timed:
                 overrun = partial(self._overran, message)
                 message.watch = system.clock.call_later(cell.handler_timeout, overrun)
+            if holds and message.tag is not None:
+                system._hold(message, message.tag)
             rest = None
             try:
                 if method.is_wrapped and (misfit := method.misfit(message.args, message.kwargs)):
@@ -427,6 +432,8 @@ class Runner:
             # In those two cases nobody waits: the caller has its outcome, and knows its own limit best.
             what = f"{self._cell.name}.{message.method}()"
             message.answer._answer_error(Cancelled(f"{what} was cancelled"))
+        elif isinstance(message.answer, First):
+            message.answer.abandoned()
 
     def _overran(self, message: Message) -> None:
         """A handler has run for `handler_timeout`: its actor hangs, and ends. `Life.end` cuts it short."""
@@ -435,7 +442,7 @@ class Runner:
             return  # it ends already, within its shutdown time
         limit = f"its handler_timeout ({cell.handler_timeout:g} s)"
         hung = Unavailable(f"{cell.name}.{message.method}() ran longer than {limit}", reason="hung")
-        self._answer_error(message, hung)
+        self._answer_error(message, blame(hung, cell.name))
         message.answer = None
         cell.life_ends(life, Exit("hung", f"handler_timeout: {message.method}() ran longer than {limit}"))
 
@@ -448,7 +455,7 @@ class Runner:
             ended = Unavailable(
                 f"{cell.name} ended itself while it ran {message.method}()", reason="SystemExit"
             )
-            self._answer_error(message, ended)
+            self._answer_error(message, blame(ended, cell.name))
             cell.life_ends(life, Exit("normal") if error.code in (None, 0) else Exit("error", error))
             return
         if (
@@ -458,7 +465,7 @@ class Runner:
         ):
             error = self._misfit(message, misfit)
         elif not self._is_answer(error):
-            self._answer_error(message, error)
+            self._answer_error(message, blame(error, cell.name))
             cell.life_ends(life, Exit("error", error))
             return
         self._answer_failure(message, error)

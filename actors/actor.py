@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from actors.errors import InvalidArgument, nearest
 from actors.exit import Exit, Terminated
+from actors.idempotency import Idempotency, Naming, idempotency_of
 
 if TYPE_CHECKING:
     from actors.context import Context
@@ -79,6 +80,8 @@ class Method:
     kind: MethodKind
     is_wrapped: bool
     """True behind a decorator: Python would find a misfit only after the decorator's code has run."""
+    idempotency: Idempotency | None = None
+    """Where it may run again for the same call."""
 
     def misfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """Why the arguments do not fit, or None."""
@@ -121,6 +124,29 @@ def methods_of(cls: type) -> dict[str, Method]:
     return table
 
 
+_idempotent: WeakKeyDictionary[type, frozenset[str]] = WeakKeyDictionary()
+
+
+def idempotent_methods_of(cls: type) -> frozenset[str]:
+    """The names of the messages of *cls* that are `@idempotent`."""
+    names = _idempotent.get(cls)
+    if names is None:
+        names = frozenset(name for name, method in methods_of(cls).items() if method.idempotency)
+        _idempotent[cls] = names
+    return names
+
+
+_namings: WeakKeyDictionary[type, Naming | None] = WeakKeyDictionary()
+
+
+def naming_of(cls: type) -> Naming | None:
+    """What refs to actors of *cls* have to know; None without idempotent methods."""
+    if cls not in _namings:
+        methods = idempotent_methods_of(cls)
+        _namings[cls] = Naming(methods) if methods else None
+    return _namings[cls]
+
+
 def timer_methods_of(cls: type) -> dict[str, Method]:
     """What timers may call: the messages, and private methods too."""
     return {
@@ -150,7 +176,9 @@ def _functions(cls: type) -> dict[str, Method]:
 
 
 def _method(name: str, function: Callable[..., Any]) -> Method:
-    return Method(name, function, _kind_of(function), hasattr(function, "__wrapped__"))
+    return Method(
+        name, function, _kind_of(function), hasattr(function, "__wrapped__"), idempotency_of(function)
+    )
 
 
 def _kind_of(function: Callable[..., Any]) -> MethodKind:

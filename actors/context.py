@@ -78,6 +78,16 @@ class Context:
         return Deadline(message.deadline_at, self.system.clock.now)
 
     @property
+    def redelivered(self) -> bool:
+        """
+        True when the message being handled was sent before, and may have been handled: here or elsewhere.
+
+        Only for calls of `@idempotent` methods: nothing else is sent again when it may have run.
+        """
+        message = current_message.get()
+        return message is not None and message.redelivered
+
+    @property
     def log(self) -> Any:
         """A structlog logger bound to this actor."""
         if self._log is None:

@@ -79,6 +79,14 @@ class DeadLettered(Warned):
     sender: str | None
     method: str
     reason: str
+    detail: str = ""
+    """Of a `poison` one: the stack of the process that died with it, if that left one."""
+
+    def fields(self) -> dict[str, Any]:
+        fields = Event.fields(self)
+        if not self.detail:
+            del fields["detail"]
+        return fields
 
 
 @dataclass(frozen=True, slots=True)

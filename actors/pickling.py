@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
+from actors.blame import blame, blamed
 from actors.errors import ActorError
 from actors.stream import is_stream
 
@@ -116,8 +117,8 @@ class RemoteTraceback(Exception):
         return f"\n\n{self.text}"
 
 
-Encoded = tuple[list[tuple[str, str, bytes | None]], str]
-"""An exception and its causes, outermost first, each as name, text and pickle; and the traceback text."""
+Encoded = tuple[list[tuple[str, str, bytes | None]], str, str]
+"""An exception and its causes, outermost first, each as name, text and pickle; the traceback; the blame."""
 
 
 def encode_error(error: BaseException) -> Encoded:
@@ -129,7 +130,7 @@ def encode_error(error: BaseException) -> Encoded:
             break
         chain.append(_encode_one(current))
         current = current.__cause__
-    return chain, "".join(traceback.format_exception(error)).rstrip()
+    return chain, "".join(traceback.format_exception(error)).rstrip(), blamed(error)
 
 
 def _encode_one(error: BaseException) -> tuple[str, str, bytes | None]:
@@ -150,12 +151,12 @@ def _encode_one(error: BaseException) -> tuple[str, str, bytes | None]:
 
 def decode_error(encoded: Encoded) -> BaseException:
     """The exception again, its causes below it and the remote traceback at the bottom."""
-    chain, text = encoded
+    chain, text, name = encoded
     errors = [_decode_one(*one) for one in chain]
     for upper, lower in pairwise(errors):
         upper.__cause__ = lower
     errors[-1].__cause__ = RemoteTraceback(text)
-    return errors[0]
+    return blame(errors[0], name) if name else errors[0]
 
 
 def _decode_one(name: str, text: str, data: bytes | None) -> BaseException:

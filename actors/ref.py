@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 
 from actors.errors import InvalidArgument, nearest
 from actors.exit import Exit
+from actors.idempotency import Naming, idempotency_of, with_key
 from actors.reply import Reply
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Ref(Generic[A]):
         "_home",
         "_located",
         "_name",
+        "_naming",
         "_pin",
         "_system",
         "_timeout",
@@ -65,6 +67,7 @@ class Ref(Generic[A]):
         timeout: float | None = 5.0,
         timeout_given: bool = False,
         detached: bool = False,
+        naming: Naming | None = None,
         cell: Cell | None = None,
     ) -> None:
         self._system = system
@@ -78,6 +81,8 @@ class Ref(Generic[A]):
         self._timeout_given = timeout_given
         self._detached = detached
         """True for orders: they inherit no deadline."""
+        self._naming = naming
+        """Which methods are idempotent, as far as is known."""
         self._cell = cell
         self._located: tuple[int, str] = _NOWHERE
         """Where the directory's version of that number says it lives."""
@@ -115,7 +120,13 @@ class Ref(Generic[A]):
         `StartFailed`, `SerializationError`. The timeout is the class's `ask_timeout`
         (5 s), or what `options(timeout=…)` says.
         """
-        return self._bound()._ask(self, method_name(method), args, kwargs)
+        ref = self if type(method) is str or idempotency_of(method) is None else self._knowing(method)
+        return self._bound()._ask(ref, method_name(method), args, kwargs)
+
+    def _knowing(self, method: Any) -> Ref[A]:
+        """This ref, which knows from now on that *method* is idempotent."""
+        naming = self._naming or Naming()
+        return self._with(naming=Naming(naming.methods | {method_name(method)}, naming.key))
 
     @overload
     def tell(
@@ -150,12 +161,20 @@ class Ref(Generic[A]):
         """
         return self._bound()._ask(self, method_name(method), args, kwargs, streams=True)
 
-    def options(self, *, timeout: float | None = _UNCHANGED) -> Ref[A]:
-        """The same ref with another *timeout* (seconds; None waits for ever) for its asks and streams."""
-        if timeout is _UNCHANGED:
-            return self
-        check_timeout(timeout)
-        return self._with(timeout=timeout, timeout_given=True)
+    def options(self, *, timeout: float | None = _UNCHANGED, idempotency_key: str = _UNCHANGED) -> Ref[A]:
+        """
+        The same ref with another *timeout* (seconds; None waits for ever) for its asks and streams.
+
+        Asks with one *idempotency_key* are one call, of an `@idempotent` method; any other refuses
+        it with `InvalidArgument`.
+        """
+        changes: dict[str, Any] = {}
+        if timeout is not _UNCHANGED:
+            check_timeout(timeout)
+            changes.update(timeout=timeout, timeout_given=True)
+        if idempotency_key is not _UNCHANGED:
+            changes["naming"] = with_key(self._naming, idempotency_key)
+        return self._with(**changes) if changes else self
 
     @property
     def name(self) -> str:
@@ -219,7 +238,9 @@ class Ref(Generic[A]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         home = self._home or (self._bound()._home_of(self) if self._system is not None else "")
-        flags = (self._pin, self._timeout, self._timeout_given, self._detached)
+        flags: tuple[Any, ...] = (self._pin, self._timeout, self._timeout_given, self._detached)
+        if self._naming is not None:
+            flags = (*flags, tuple(self._naming))
         return _unpickled, (self._name, self._uid, home, flags)
 
     def _with(self, **changes: Any) -> Ref[A]:
@@ -228,6 +249,7 @@ class Ref(Generic[A]):
             "timeout": self._timeout,
             "timeout_given": self._timeout_given,
             "detached": self._detached,
+            "naming": self._naming,
             "cell": self._cell,
             **changes,
         }
@@ -238,6 +260,7 @@ class Ref(Generic[A]):
         twin._system, twin._name, twin._uid, twin._home = self._system, self._name, self._uid, self._home
         twin._pin, twin._timeout, twin._timeout_given = self._pin, self._timeout, self._timeout_given
         twin._detached, twin._cell, twin._located = self._detached, self._cell, self._located
+        twin._naming = self._naming
         return twin
 
     def _bound(self) -> ActorSystem:
@@ -272,10 +295,21 @@ class _Method:
         raise AttributeError(f"{self._name!r} of {self._ref!r} is a remote method; call it to send it{hint}")
 
 
-def _unpickled(name: str, uid: int, home: str, flags: tuple[int, float | None, bool, bool]) -> Ref[Any]:
-    pin, timeout, given, detached = flags
+def _unpickled(name: str, uid: int, home: str, flags: tuple[Any, ...]) -> Ref[Any]:
+    pin, timeout, given, detached, *rest = flags
     system = getattr(decoding, "system", None)
-    return Ref(system, name, uid, home, pin=pin, timeout=timeout, timeout_given=given, detached=detached)
+    naming = Naming(*rest[0]) if rest else None
+    return Ref(
+        system,
+        name,
+        uid,
+        home,
+        pin=pin,
+        timeout=timeout,
+        timeout_given=given,
+        detached=detached,
+        naming=naming,
+    )
 
 
 def as_order(ref: Ref[A]) -> Ref[A]:

@@ -8,14 +8,18 @@ nobody is there but somebody is expected, a message waits at its sender.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from actors._calls import Call
 from actors._message import Message, current_message
-from actors.errors import ActorStopped, Unavailable
+from actors._named import Attempts, NamedCall, never_ran
+from actors.errors import Unavailable
+from actors.idempotency import with_key
 from actors.ref import Ref, check_timeout, method_name
 from actors.reply import Reply
+from actors.retry import RetryBudget
 
 if TYPE_CHECKING:
     from actors.system import ActorSystem
@@ -30,20 +34,31 @@ _UNCHANGED: Any = object()
 class Router(Protocol):
     """Knows the members of one group and how busy they are, as far as this process can tell."""
 
-    def pick(self, key: str | None, refused: Collection[tuple[str, str]]) -> Ref[Any] | None:
+    @property
+    def idempotent(self) -> Collection[str]:
+        """Methods of the members that may be called again when nobody knows whether they ran."""
+
+    @property
+    def retries(self) -> RetryBudget:
+        """How much of that there may be."""
+
+    def pick(
+        self, key: str | None, refused: Collection[tuple[str, str]], *, is_followed: bool = False
+    ) -> Ref[Any] | None:
         """
         The member for the next message; None when one has to be waited for.
 
-        *refused* names members and the processes in which they have just declined it. Raises
-        `Unavailable` (never ran), `ServiceFailed` or `NotFound` when there is nobody to wait for.
-        Any thread.
+        *refused* names members and the processes in which they have just declined it. With
+        *is_followed* the outcome will be told, so it may find out about a member that has failed
+        before. Raises `Unavailable` (never ran), `ServiceFailed` or `NotFound` when there is
+        nobody to wait for. Any thread.
         """
 
-    def begun(self, member: str) -> None:
-        """A call to *member* was sent."""
+    def begun(self, member: str) -> int:
+        """A call to *member* was sent; what this returns is to be told with its outcome."""
 
-    def ended(self, member: str) -> None:
-        """A call to *member* has its outcome."""
+    def ended(self, member: str, known: int, error: BaseException | None) -> None:
+        """A call to *member* has its outcome. *known* is what `begun` returned."""
 
     def when_changed(self, callback: Callable[[], None]) -> None:
         """Call *callback* once, on the system's loop, after the next change of the group."""
@@ -52,7 +67,7 @@ class Router(Protocol):
 class Routed(Generic[A]):
     """A ref to a group. Its public methods are those of the members' class, as on a `Ref`."""
 
-    __slots__ = ("_key", "_router", "_system", "_timeout", "_timeout_given")
+    __slots__ = ("_idempotency_key", "_key", "_router", "_system", "_timeout", "_timeout_given")
 
     def __init__(
         self,
@@ -62,12 +77,14 @@ class Routed(Generic[A]):
         timeout: float | None,
         timeout_given: bool = False,
         key: str | None = None,
+        idempotency_key: str | None = None,
     ) -> None:
         self._system = system
         self._router = router
         self._timeout = timeout
         self._timeout_given = timeout_given
         self._key = key
+        self._idempotency_key = idempotency_key
 
     def __getattr__(self, method: str) -> Callable[..., Reply[Any]]:
         if method.startswith("_"):
@@ -124,22 +141,33 @@ class Routed(Generic[A]):
         """Call a method that is a stream; see `Ref.stream`."""
         return self._ask(method_name(method), args, kwargs, streams=True)
 
-    def options(self, *, timeout: float | None = _UNCHANGED, key: str | None = _UNCHANGED) -> Any:
+    def options(
+        self,
+        *,
+        timeout: float | None = _UNCHANGED,
+        key: str | None = _UNCHANGED,
+        idempotency_key: str = _UNCHANGED,
+    ) -> Any:
         """
-        The same group with another *timeout* (seconds), or with *key*.
+        The same group with another *timeout* (seconds), or with *key*: one key, one member.
 
-        One key, one member while membership lasts.
+        A key stays with its member while that belongs to the service. Asks with one
+        *idempotency_key* are one call of an `@idempotent` method; they go to the member that would
+        remember it, while that runs. Any other method refuses it with `InvalidArgument`.
         """
         changes: dict[str, Any] = {
             "timeout": self._timeout,
             "timeout_given": self._timeout_given,
             "key": self._key,
+            "idempotency_key": self._idempotency_key,
         }
         if timeout is not _UNCHANGED:
             check_timeout(timeout)
             changes.update(timeout=timeout, timeout_given=True)
         if key is not _UNCHANGED:
             changes["key"] = key
+        if idempotency_key is not _UNCHANGED:
+            changes["idempotency_key"] = with_key(None, idempotency_key).key
         return self._with(**changes)
 
     def _with(self, **changes: Any) -> Any:
@@ -154,10 +182,15 @@ class Routed(Generic[A]):
         system = self._system
         sender = current_message.get()
         ref: Ref[Any] = Ref(system, repr(self), 0, "", timeout=self._timeout)
-        call = Call(system, ref, method, self._timeout)
+        if self._idempotency_key is None and method not in self._router.idempotent:
+            call = Call(system, ref, method, self._timeout)
+            route = _Route(self, call, args, kwargs, sender)
+        else:
+            call = named = NamedCall(system, ref, method, self._timeout, self._idempotency_key)
+            route = _NamedRoute(self, named, args, kwargs, sender)
         call.given_timeout = self._timeout_given
         system._set_deadline(call, ref, sender, streams=streams)
-        _Route(self, call, args, kwargs, sender).go()
+        route.go()
         return call
 
 
@@ -180,7 +213,7 @@ class _RoutedMethod:
 class _Route:
     """The way of one call: the members it has tried, and what to send to the next."""
 
-    __slots__ = ("_args", "_call", "_home", "_kwargs", "_member", "_refused", "_routed", "_sender")
+    __slots__ = ("_args", "_call", "_home", "_known", "_kwargs", "_member", "_refused", "_routed", "_sender")
 
     def __init__(
         self,
@@ -205,7 +238,7 @@ class _Route:
         router = self._routed._router
         system = self._routed._system
         try:
-            ref = router.pick(self._routed._key, self._refused)
+            ref = self._pick(router)
         except Exception as error:
             call.reroute = None
             call._reject(error)
@@ -218,9 +251,12 @@ class _Route:
             return
         call.target = ref
         self._member, self._home = ref._name, ref._home
-        router.begun(ref._name)
+        self._known = router.begun(ref._name)
         call.add_done_callback(self._settled)
         system._dispatch(call, ref, self._args, self._kwargs, self._sender)
+
+    def _pick(self, router: Router) -> Ref[Any] | None:
+        return router.pick(self._routed._key, self._refused, is_followed=True)
 
     def _look_again(self) -> None:
         if self._routed._system._calls.take(self._call.call_id) is not None:
@@ -228,22 +264,54 @@ class _Route:
 
     def _refused_by(self, call: Call, error: BaseException) -> bool:
         """`Calls.refuse` asks: True when the call goes another way."""
-        never_ran = isinstance(error, ActorStopped) or (
-            isinstance(error, Unavailable) and not error.may_have_run
-        )
-        if not never_ran or call._done:
+        if not never_ran(error) or call._done:
             return False
         self._refused = (*self._refused, (self._member, self._home))
-        self._leave_member()
+        self._leave_member(error)
         call.peer = None
         call.message = None
         self.go()
         return True
 
     def _settled(self, call: Reply[Any]) -> None:
-        self._leave_member()
+        self._leave_member(call._error)
 
-    def _leave_member(self) -> None:
+    def _leave_member(self, error: BaseException | None) -> None:
         member, self._member = self._member, ""
         if member:
-            self._routed._router.ended(member)
+            self._routed._router.ended(member, self._known, error)
+
+
+class _NamedRoute(_Route):
+    """The way of a call that may be sent again: then to another member, if there is one."""
+
+    __slots__ = ("_attempts", "_failed_at")
+
+    def __init__(
+        self,
+        routed: Routed[Any],
+        call: NamedCall,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        sender: Message | None,
+    ) -> None:
+        super().__init__(routed, call, args, kwargs, sender)
+        self._attempts = Attempts(call, routed._router.retries, self.go, self._failed)
+        self._failed_at: tuple[tuple[str, str], ...] = ()
+
+    def _failed(self, error: BaseException) -> None:
+        self._failed_at = ((self._member, self._home),)
+        self._leave_member(error)
+
+    def _pick(self, router: Router) -> Ref[Any] | None:
+        routed = self._routed
+        if self._failed_at:
+            elsewhere = router.pick(routed._key, (*self._refused, *self._failed_at))
+            if elsewhere is not None:
+                return elsewhere
+        elif routed._idempotency_key is not None and routed._key is None and not self._refused:
+            # Where another call of that name would be remembered. If nobody is there now: anywhere.
+            with contextlib.suppress(Unavailable):
+                if (home := router.pick(routed._idempotency_key, ())) is not None:
+                    return home
+        return super()._pick(router)

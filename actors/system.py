@@ -18,12 +18,14 @@ from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from actors import events
+from actors._answered import Answered, deliver_named
 from actors._calls import STREAM_TIMEOUT, Call, Calls
 from actors._cell import ENDED, TEMPORARY, Cell, Owner
 from actors._feeds import Feeds, refuse_streams
 from actors._life import Life
 from actors._loop import LoopInbox, inbox_of
 from actors._message import Message, NoAnswer, Step, current_message
+from actors._named import NamedMessage, ask_named
 from actors._names import Names
 from actors._remote import Remote
 from actors._runner import Runners
@@ -37,7 +39,9 @@ from actors.errors import ActorStopped, InvalidArgument, NotFound, Unavailable
 from actors.exit import Exit
 from actors.pickling import FLAT
 from actors.ref import Ref
+from actors.remains import Held, Tag
 from actors.reply import Reply, failed, settled
+from actors.retry import RetryBudget
 from actors.statistics import Counts, SystemStatistics
 from actors.stream import is_stream
 from actors.transport import Transport
@@ -45,6 +49,9 @@ from actors.wire import Kind
 
 A = TypeVar("A")
 P = ParamSpec("P")
+
+_RETRY_BUDGETS = 1000
+"""Services and actors whose failures are remembered apart."""
 
 _LONGEST_CHAIN = 32
 """Asks of a chain of asks that travel with a message; a longer circle is not recognised."""
@@ -82,8 +89,11 @@ class ActorSystem:
         clock: Clock | None = None,
         sinks: tuple[events.Sink, ...] = (events.log_sink,),
         foreign: bool = False,
+        crash_file: str = "",
     ) -> None:
         self.directory = directory
+        self._crash_file = crash_file
+        """Where this process writes its stack when a fatal signal ends it."""
         self._given_clock = clock
         self._listens = listen or transport is not None
         self._transport = transport
@@ -105,6 +115,8 @@ class ActorSystem:
         self._watches = Watches(self)
         self._refusal = _Refusal()
         self._feeds = Feeds(self)
+        self._answered = Answered(self)
+        self._retry_budgets: dict[str, RetryBudget] = {}
         self._stopped: Reply[None] = Reply(self)
         self._stopping = threading.Lock()
         """Taken for good by the first stop."""
@@ -386,6 +398,9 @@ class ActorSystem:
         *,
         streams: bool = False,
     ) -> Reply[Any]:
+        naming = ref._naming
+        if naming is not None and naming.covers(method):
+            return ask_named(self, ref, method, args, kwargs, naming.key, streams=streams)
         sender = current_message.get()
         if sender is None and self._remote is not None and not (kwargs or streams):
             home = ref._home
@@ -444,12 +459,17 @@ class ActorSystem:
             self._remote.ask(call, place, ref, args, kwargs, sender, chain)
         else:
             life = sender.life if sender is not None else None
-            message = Message(call.method, args, kwargs, call, life, call.deadline_at)
+            deadline_at = call.deadline_at
+            if call.tag is None:
+                message = Message(call.method, args, kwargs, call, life, deadline_at)
+            else:
+                message = NamedMessage(call.method, args, kwargs, call, life, deadline_at)
+                message.tag = call.tag
             message.pin = ref._pin
             message.chain = chain
             call.message = message
             call.target = ref
-            self._on_loop(self._deliver, place, message)
+            self._on_loop(self._deliver if call.tag is None else self._deliver_named, place, message)
         if self._closed:
             self._calls.fail(call, self._unreachable(ref))
 
@@ -508,6 +528,12 @@ class ActorSystem:
         else:
             cell.deliver(message)
 
+    def _deliver_named(self, cell: Cell, message: Message) -> None:
+        if message.pin and message.pin < cell.incarnation:
+            cell.refuse_pin(message)
+        else:
+            deliver_named(cell, message)
+
     def _deliver_tell(self, cell: Cell, message: Message, reply: Reply[None]) -> None:
         self._deliver(cell, message)
         message.answer = None  # taken, or refused by now: what becomes of it is nobody's business
@@ -524,6 +550,21 @@ class ActorSystem:
         """Account for a message that found no cell; loop thread only."""
         self._counts.refused += 1
         self._emit(events.DeadLettered(target, sender, method, type(error).__name__))
+
+    def _retry_budget(self, name: str) -> RetryBudget:
+        """The budget of the service that *name* is a member of, or of the actor itself."""
+        owner = name.partition("/")[0]
+        budget = self._retry_budgets.get(owner)
+        if budget is None:
+            if len(self._retry_budgets) >= _RETRY_BUDGETS:
+                self._retry_budgets.clear()
+            budget = self._retry_budgets[owner] = RetryBudget()
+        return budget
+
+    def _hold(self, message: Message, tag: Tag) -> None:
+        """*message* is being handled from now on until its `watch` is cancelled."""
+        if self._remote is not None and self._remote.in_hand is not None:
+            message.watch = Held(self._remote.in_hand, tag, message.watch)
 
     # -- where actors live ---------------------------------------------------------------
 

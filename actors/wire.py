@@ -61,6 +61,8 @@ class Kind(IntEnum):
     FED_ERROR = 35
     FED_READ = 36
     FED_CLOSED = 37
+    ASK_NAMED = 48
+    """An ask with a name: it may have come before. Its tag is the keyword argument without a name."""
 
 
 class Codec(IntEnum):

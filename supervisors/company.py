@@ -23,6 +23,7 @@ from typing import Any, Literal
 from actors.errors import ActorError, StartFailed, Unavailable
 from actors.exit import Exit
 from actors.ref import Ref, as_order
+from actors.remains import remains_of
 from actors.system import ActorSystem
 from supervisors import evidence, logbook, placement, settings
 from supervisors.exits import Cause, Verdict, crash_signal, judge, readable
@@ -88,6 +89,8 @@ class Host:
     handler_timeout: float = math.inf
     """Of the service it is open for."""
     pidfd: int = -1
+    has_poison: bool = False
+    """It died of a message that another process had died of before."""
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -568,9 +571,13 @@ class Company:
         if host.slot is not None and host.slot.host is host:
             host.slot.host = None
         crash = evidence.crash_of(self._run_dir, host.name)
-        evidence.remove_traces(self._run_dir, host.name)
+        remains = remains_of(host.address) if host.address else None
+        host.has_poison = remains is not None and remains.has_poison
+        if not host.has_poison:  # whoever sent it shows the crash with its dead letter
+            evidence.remove_traces(self._run_dir, host.name)
         if not self._closing:
-            verdict = judge(host.farewell, crash, self._loss_of(host.node_id), host.ordered)
+            lost = self._loss_of(host.node_id)
+            verdict = judge(host.farewell, crash, lost, host.ordered, has_poison=host.has_poison)
             if host.lifeline is None:
                 verdict = replace(verdict, is_final=True)  # there is nobody to ask
             self._on_died(host, members, verdict)
@@ -583,7 +590,8 @@ class Company:
         """Ray's word on an end reported as *told*, also when it is nothing new: giving up waits for it."""
         await asyncio.sleep(_CAUSE_PAUSE)
         cause = await asyncio.get_running_loop().run_in_executor(self._causes, self._cause_of, host.lifeline)
-        verdict = judge(host.farewell, "", self._loss_of(host.node_id) or cause, host.ordered)
+        known = self._loss_of(host.node_id) or cause
+        verdict = judge(host.farewell, "", known, host.ordered, has_poison=host.has_poison)
         self._on_explained(host, members, told, replace(verdict, is_final=True))
 
     def _cause_of(self, lifeline: Any) -> Any:

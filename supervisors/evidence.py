@@ -27,12 +27,17 @@ _LONGEST = 256 * 1024
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
-def leave_traces(run_dir: str, name: str) -> None:
-    """From now on fatal signals are written to this process's crash file, and SIGUSR1 writes its stack."""
+def leave_traces(run_dir: str, name: str) -> str:
+    """
+    From now on fatal signals are written to this process's crash file, and SIGUSR1 writes its stack.
+
+    The path of the crash file.
+    """
     # Again, although Ray has enabled it: the last one to install its signal handlers is the first to act.
     faulthandler.disable()
     faulthandler.enable(_new_file(_crash_path(run_dir, name)), all_threads=True)
     faulthandler.register(signal.SIGUSR1, _new_file(_stack_path(run_dir, name)), all_threads=True)
+    return _crash_path(run_dir, name)
 
 
 def crash_of(run_dir: str, name: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sysconfig
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from actors.exit import Exit
@@ -54,8 +54,24 @@ def judge(
     crash: str = "",
     cause: Cause | None = None,
     ordered: Exit | None = None,
+    *,
+    has_poison: bool = False,
 ) -> Verdict:
-    """The verdict on what is there: farewell, text of the crash file, Ray's cause, the order we gave."""
+    """
+    The verdict on what is there: farewell, text of the crash file, Ray's cause, the order we gave.
+
+    With *has_poison* it died with a message in a handler that had been in one at an earlier death:
+    that is the message's fault and does not count.
+    """
+    verdict = _judged(farewell, crash, cause, ordered)
+    if not has_poison or farewell is not None or not verdict.counts:
+        return verdict
+    exit = verdict.exit
+    told = f"{exit.detail}, poison" if exit.detail else "poison"
+    return replace(verdict, exit=Exit(exit.kind, told), counts=False)
+
+
+def _judged(farewell: Exit | None, crash: str, cause: Cause | None, ordered: Exit | None) -> Verdict:
     # A process that hung was ended by us, but it had failed by itself.
     counts = ordered is None or ordered.kind == "hung"
     if farewell is not None:

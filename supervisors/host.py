@@ -63,7 +63,7 @@ class HostProcess:
         with contextlib.suppress(RuntimeError):
             multiprocessing.set_start_method("spawn")
         self.config = config
-        evidence.leave_traces(config["run_dir"], config["host_name"])
+        crash_file = evidence.leave_traces(config["run_dir"], config["host_name"])
         memory.go_first()
         self.logbook = logbook.open_logbook(config["run_dir"], config["host_name"])
         self.registry = Registry(config["app_name"])
@@ -72,6 +72,7 @@ class HostProcess:
             key=read_key(config["key_path"]),
             directory=self.registry,
             sinks=(self._saw,),
+            crash_file=crash_file,
         )
         self.system.__enter__()
         spawn_registry(self.system, self.registry)

@@ -55,7 +55,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 # Files that live in a run directory: ours by name, sockets and drafts by pattern.
 _OWN_FILES = (settings.RECORD_NAME, settings.LAST_WORD_NAME, settings.KEY_NAME, LOG_NAME, LOCK_NAME)
 _OWN_PATTERN = re.compile(
-    r"[0-9a-f]{16}\.ipc|(host-[0-9]+|stage)\.(crash|stack)|host-[0-9]+\.log(\.1)?|\..+\.[0-9a-f]{16}"
+    r"[0-9a-f]{16}\.(ipc|hand)|(host-[0-9]+|stage)\.(crash|stack)|host-[0-9]+\.log(\.1)?|\..+\.[0-9a-f]{16}"
 )
 
 

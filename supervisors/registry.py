@@ -8,16 +8,21 @@ process keeps the newest. Refs and service refs are resolved here, without askin
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from actors.actor import Actor
-from actors.errors import ActorStopped, NotFound, ServiceFailed, Unavailable, nearest
+from actors.blame import blamed
+from actors.errors import ActorStopped, Cancelled, NotFound, ServiceFailed, Unavailable, nearest
 from actors.exit import Exit
+from actors.idempotency import Naming
 from actors.ref import Ref
+from actors.retry import RetryBudget
 from actors.system import ActorSystem
 from supervisors import routing
+from supervisors.affinity import Affinity
+from supervisors.outliers import Outliers
 
 REGISTRY_NAME = "registry"
 """Name of the actor that takes new views, in every process of an app."""
@@ -50,6 +55,10 @@ class ServiceView:
     ask_timeout: float | None
     routing: str
     members: tuple[MemberView, ...]
+    places: int = 0
+    """Members that are to stay, those that have ended for good and keep their place included."""
+    idempotent: tuple[str, ...] = ()
+    """Methods that may be called again when nobody knows whether they ran."""
     member_by_name: dict[str, MemberView] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -58,13 +67,15 @@ class ServiceView:
     def to_plain(self) -> tuple[Any, ...]:
         """As plain data for the wire."""
         members = tuple((m.name, m.uid, m.state, m.incarnation, m.address, m.reason) for m in self.members)
-        return self.name, self.version, self.state, self.reason, self.ask_timeout, self.routing, members
+        service = (self.name, self.version, self.state, self.reason, self.ask_timeout, self.routing)
+        return *service, members, self.places, self.idempotent
 
     @classmethod
     def from_plain(cls, plain: tuple[Any, ...]) -> ServiceView:
         """The other way round."""
-        name, version, state, reason, ask_timeout, policy, members = plain
-        return cls(name, version, state, reason, ask_timeout, policy, tuple(MemberView(*m) for m in members))
+        name, version, state, reason, ask_timeout, policy, members, places, idempotent = plain
+        seen = tuple(MemberView(*m) for m in members)
+        return cls(name, version, state, reason, ask_timeout, policy, seen, places, tuple(idempotent))
 
 
 class Registry:
@@ -159,11 +170,15 @@ class Registry:
         router = self._routers.get(name)
         if router is None:
             router = self._routers.setdefault(name, ServiceRouter(self, name))
+            if name in self._views:
+                router.changed()
         return router
 
     def member_ref(self, member: MemberView, timeout: float | None) -> Ref[Any]:
         """A ref to a member that outlives its moves."""
-        return Ref(self.system, member.name, member.uid, "", timeout=timeout)
+        methods = self.view(member.name.partition("/")[0]).idempotent
+        naming = Naming(frozenset(methods)) if methods else None
+        return Ref(self.system, member.name, member.uid, "", timeout=timeout, naming=naming)
 
     def _member(self, name: str, uid: int) -> MemberView:
         view = self.view(name.partition("/")[0])
@@ -192,55 +207,144 @@ class ServiceRouter:
         self._turn = 0
         self._waiting: list[Callable[[], None]] = []
         self._lock = threading.Lock()
+        self._outliers = Outliers()
+        self._crew: _Crew | None = None
+        self.idempotent: frozenset[str] = frozenset()
+        self.retries = RetryBudget()
 
     @property
     def registry(self) -> Registry:
         return self._registry
 
-    def pick(self, key: str | None, refused: Collection[tuple[str, str]]) -> Ref[Any] | None:
+    def pick(
+        self, key: str | None, refused: Collection[tuple[str, str]], *, is_followed: bool = False
+    ) -> Ref[Any] | None:
         view = self._registry.view(self.name)
+        crew = self._crew
+        if crew is None or crew.view is not view:
+            crew = self._gather(view)
         if view.state == "failed":
             raise failure(view)
         if key is not None:
-            member = routing.by_key(view.members, key)
-            usable = [member] if member is not None and routing.is_usable(member, refused) else []
-        else:
-            usable = [member for member in view.members if routing.is_usable(member, refused)]
+            return self._pick_by_key(crew, key, refused)
+        usable = crew.usable
+        if is_followed and self._outliers.avoided and (probed := self._probe(crew, refused)) is not None:
+            return crew.ref(self._registry.system, probed)
+        if refused:
+            # One that is avoided is better than one that has just declined.
+            usable = [member for member in usable if routing.is_usable(member, refused)] or [
+                member for member in crew.running if routing.is_usable(member, refused)
+            ]
         if usable:
-            chosen = self._choose(view.routing, usable)
-            return Ref(
-                self._registry.system, chosen.name, chosen.uid, chosen.address, timeout=view.ask_timeout
-            )
+            return crew.ref(self._registry.system, self._choose(view.routing, usable))
         if refused or any(member.state in EXPECTED_SOON for member in view.members):
             return None
         raise Unavailable(routing.nobody(view.name, view.members), may_have_run=False, reason="no member")
 
-    def _choose(self, policy: str, members: list[MemberView]) -> MemberView:
-        self._turn += 1
-        if policy == "round_robin":
-            return members[self._turn % len(members)]
-        return routing.least_busy(members, self._busy, self._turn)
+    def _pick_by_key(self, crew: _Crew, key: str, refused: Collection[tuple[str, str]]) -> Ref[Any] | None:
+        owner, view = crew.affinity.owner(key), crew.view
+        if owner is None:
+            raise Unavailable(routing.nobody(view.name, view.members), may_have_run=False, reason="no member")
+        if routing.is_usable(owner, refused):
+            return crew.ref(self._registry.system, owner)
+        if refused or owner.state in EXPECTED_SOON:
+            return None
+        why = f"{owner.name}, where key {key!r} belongs, is {owner.state}"
+        why += f" ({owner.reason})" if owner.reason else ""
+        raise Unavailable(why, may_have_run=False, reason=owner.state)
 
-    def begun(self, member: str) -> None:
+    def _choose(self, policy: str, members: Sequence[MemberView]) -> MemberView:
+        self._turn = turn = self._turn + 1
+        if policy == "round_robin":
+            return routing.round_robin(members, turn)
+        return routing.least_busy(members, self._busy, turn)
+
+    def _probe(self, crew: _Crew, refused: Collection[tuple[str, str]]) -> MemberView | None:
+        with self._lock:
+            name = self._outliers.probe(crew.running_names, self._registry.system.clock.now())
+        member = crew.view.member_by_name[name] if name is not None else None
+        return member if member is not None and routing.is_usable(member, refused) else None
+
+    def _gather(self, view: ServiceView) -> _Crew:
+        """Look at a new view once, and not for each call."""
+        with self._lock:
+            before, outliers = self._crew, self._outliers
+            crew = _Crew(view)
+            outliers.forget_others(view.member_by_name)
+            lives = before.view.member_by_name if before is not None else {}
+            for name in outliers.avoided:
+                if name not in lives or lives[name].incarnation != view.member_by_name[name].incarnation:
+                    outliers.renewed(name, self._registry.system.clock.now())
+            crew.usable = outliers.others(crew.running)
+            self._crew = crew
+            self.idempotent = frozenset(view.idempotent)
+        return crew
+
+    def begun(self, member: str) -> int:
         with self._lock:
             self._busy[member] = self._busy.get(member, 0) + 1
+            return self._outliers.incidents(member)
 
-    def ended(self, member: str) -> None:
+    def ended(self, member: str, known: int, error: BaseException | None) -> None:
         with self._lock:
             left = self._busy.get(member, 1) - 1
             if left > 0:
                 self._busy[member] = left
             else:
                 self._busy.pop(member, None)
+            if error is not None or member in self._outliers:
+                self._judge(member, known, error)
+
+    def _judge(self, member: str, known: int, error: BaseException | None) -> None:
+        outliers, crew = self._outliers, self._crew
+        if crew is None or (error is not None and isinstance(error, Cancelled)):
+            return
+        before = outliers.avoided
+        if error is not None and blamed(error) == member:
+            outliers.failed(member, known, self._registry.system.clock.now(), len(crew.running))
+        else:
+            outliers.succeeded(member, known)
+        if outliers.avoided is not before:
+            crew.usable = outliers.others(crew.running)
 
     def when_changed(self, callback: Callable[[], None]) -> None:
         self._waiting.append(callback)
 
     def changed(self) -> None:
         """A new view is there: wake who waits for a member."""
+        self._gather(self._registry.view(self.name))
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
             callback()
+
+
+class _Crew:
+    """What one view comes to for the calls that follow it: 1,000 members cost each of them what 2 do."""
+
+    __slots__ = ("_affinity", "_refs", "running", "running_names", "usable", "view")
+
+    def __init__(self, view: ServiceView) -> None:
+        self.view = view
+        self.running = tuple(member for member in view.members if member.state == "running")
+        self.running_names = frozenset(member.name for member in self.running)
+        self.usable: Sequence[MemberView] = self.running
+        """Those that run and are not avoided."""
+        self._affinity: Affinity[MemberView] | None = None
+        self._refs: dict[str, Ref[Any]] = {}
+
+    @property
+    def affinity(self) -> Affinity[MemberView]:
+        if self._affinity is None:
+            self._affinity = Affinity(self.view.members, self.view.places)
+        return self._affinity
+
+    def ref(self, system: ActorSystem, member: MemberView) -> Ref[Any]:
+        """A ref to *member* where it lives now."""
+        ref = self._refs.get(member.name)
+        if ref is None:
+            ref = Ref(system, member.name, member.uid, member.address, timeout=self.view.ask_timeout)
+            self._refs[member.name] = ref
+        return ref
 
 
 class RegistryActor(Actor):

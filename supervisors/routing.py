@@ -4,9 +4,8 @@ Routing: which member takes a call. Pure functions of views and counts.
 
 from __future__ import annotations
 
-import hashlib
-import random
-from collections.abc import Collection, Mapping, Sequence
+import random as _random
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 ROUTINGS = ("least_busy", "round_robin")
@@ -32,28 +31,38 @@ def is_usable(member: Routable, refused: Collection[tuple[str, str]]) -> bool:
     return member.state == "running" and (member.name, member.address) not in refused
 
 
-def least_busy(members: Sequence[M], busy: Mapping[str, int], turn: int) -> M:
-    """The member with the fewest calls of this process under way; *turn* decides between equals."""
-    if len(members) > _SCAN:
-        members = random.sample(members, 2)
-    start = turn % len(members)
-    order = [*members[start:], *members[:start]]
-    return min(order, key=lambda member: busy.get(member.name, 0))
-
-
-def by_key(members: Sequence[M], key: str) -> M | None:
+def least_busy(
+    members: Sequence[M],
+    busy: Mapping[str, int],
+    turn: int,
+    random: Callable[[], float] = _random.random,
+) -> M:
     """
-    The member that *key* belongs to, by rendezvous hashing: a change of membership moves only what must move.
+    The member with the fewest calls of this process under way; *turn* decides between equals.
 
-    All members take part, whatever their state: a key goes nowhere else while its member belongs
-    to the service. (Thaler and Ravishankar, 1998.)
+    Among many it is the better of two at random: almost as even as the best of all (Mitzenmacher,
+    2001), and 1,000 members cost no more than 10. *random* gives [0, 1).
     """
-    staying = [member for member in members if member.state != "draining"]
-    return max(staying, key=lambda member: _weight(member.name, key), default=None)
+    count = len(members)
+    if count > _SCAN:
+        one, other = int(random() * count), int(random() * (count - 1))
+        members = (members[one], members[other + (other >= one)])
+        count = 2
+    best = members[turn % count]
+    least = busy.get(best.name, 0)
+    for place in range(turn + 1, turn + count):
+        if not least:
+            break
+        member = members[place % count]
+        load = busy.get(member.name, 0)
+        if load < least:
+            best, least = member, load
+    return best
 
 
-def _weight(name: str, key: str) -> bytes:
-    return hashlib.blake2b(f"{name}\0{key}".encode(), digest_size=8).digest()
+def round_robin(members: Sequence[M], turn: int) -> M:
+    """The members in turn."""
+    return members[turn % len(members)]
 
 
 def nobody(service: str, members: Sequence[Routable]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from actors.actor import Method, methods_of
+from actors.actor import Method, idempotent_methods_of, methods_of
 from actors.errors import InvalidArgument, NotFound, nearest
 from actors.ref import Ref
 from actors.reply import Outcome, Reply, gather
@@ -137,6 +137,7 @@ class Service(Generic[A]):
             doc=inspect.getdoc(cls) or "",
             understudies=self.understudies,
             warms=warm.hook_of(cls) is not None,
+            idempotent=tuple(sorted(idempotent_methods_of(cls))),
         )
 
 
@@ -172,6 +173,8 @@ class ServicePlan:
     """Reserved ones, on each node where it has members."""
     warms: bool = False
     """Whether the class has a `warm` for them."""
+    idempotent: tuple[str, ...] = ()
+    """Methods that callers may repeat."""
 
     def to_plain(self) -> dict[str, Any]:
         """For JSON and for the wire."""
@@ -180,7 +183,7 @@ class ServicePlan:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> ServicePlan:
         """The other way round."""
-        return cls(**plain)
+        return cls(**{**plain, "idempotent": tuple(plain["idempotent"])})
 
 
 def _described(method: Method) -> dict[str, str]:
@@ -248,9 +251,10 @@ class ServiceRef(Routed[A]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ServiceRef):
             return NotImplemented
-        return (self.name, self._key, self._router.registry.app) == (
+        return (self.name, self._key, self._idempotency_key, self._router.registry.app) == (
             other.name,
             other._key,
+            other._idempotency_key,
             other._router.registry.app,
         )
 
@@ -258,10 +262,12 @@ class ServiceRef(Routed[A]):
         return hash((self.name, self._key))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self.name, self._timeout, self._timeout_given, self._key)
+        return _unpickled, (self.name, self._timeout, self._timeout_given, self._key, self._idempotency_key)
 
 
-def _unpickled(name: str, timeout: float | None, given: bool, key: str | None) -> ServiceRef[Any]:
+def _unpickled(
+    name: str, timeout: float | None, given: bool, key: str | None, idempotency_key: str | None
+) -> ServiceRef[Any]:
     from actors.ref import decoding
     from actors.system import current_system
 
@@ -269,4 +275,6 @@ def _unpickled(name: str, timeout: float | None, given: bool, key: str | None) -
     ref = system.service(name)
     if not isinstance(ref, ServiceRef):
         raise InvalidArgument(f"{name} is not a service here")
-    return ref._with(timeout=timeout, timeout_given=given, key=key)  # type: ignore[no-any-return]
+    return ref._with(  # type: ignore[no-any-return]
+        timeout=timeout, timeout_given=given, key=key, idempotency_key=idempotency_key
+    )

@@ -593,6 +593,8 @@ class Troupe(Actor):
             plan.ask_timeout,
             plan.routing,
             members,
+            sum(not member.leaving for member in self._members.values()),
+            plan.idempotent,
         )
 
     def _changed(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from actors import Actor, ActorSystem, Ref, Terminated
+from actors import Actor, ActorSystem, Ref, Terminated, idempotent
 from actors.events import DeadLettered, Event
 from actors.statistics import SystemStatistics
 
@@ -241,6 +241,21 @@ class Brittle(Actor):
     async def one_then_lock(self) -> AsyncIterator[Any]:
         yield 1
         yield threading.Lock()
+
+
+class Till(Actor):
+    """Its calls may come again."""
+
+    def __init__(self) -> None:
+        self.naps = 0
+
+    @idempotent
+    async def nap(self, seconds: float) -> None:
+        self.naps += 1
+        await asyncio.sleep(seconds)
+
+    async def napping(self) -> int:
+        return self.naps
 
 
 class Stagehand(Actor):

@@ -37,6 +37,7 @@ NAMES = [
     "Unauthenticated",
     "Unavailable",
     "UnknownMethod",
+    "idempotent",
 ]
 
 VENDORS = {"ray", "psutil", "structlog", "cloudpickle", "pynng"}

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from actors.actor import Actor
 from actors.exit import Exit, Ignore, Terminated
+from actors.idempotency import idempotent
 from supervisors import ChildSpec, Supervisor
 
 
@@ -151,6 +152,43 @@ class Diarist(Actor):
 
     async def pid(self) -> int:
         return os.getpid()
+
+
+class Brewer(Actor):
+    """Its calls may come again; what it does is written down outside of its process."""
+
+    def __init__(self, diary: str) -> None:
+        self.diary = Path(diary)
+
+    def _write(self, what: str) -> None:
+        word = "again" if self.context.redelivered else "first"
+        with self.diary.open("a") as file:
+            file.write(f"{what} {self.context.name} {self.context.incarnation} {os.getpid()} {word}\n")
+
+    @idempotent
+    async def brew(self, tea: str, gate: str) -> str:
+        """Takes until the file *gate* is there."""
+        self._write(tea)
+        while not Path(gate).exists():
+            await asyncio.sleep(0.01)
+        return f"{tea} by {self.context.name}"
+
+    @idempotent(key="tea")
+    async def pour(self, tea: str) -> str:
+        self._write(tea)
+        return f"{tea} by {self.context.name}"
+
+    @idempotent
+    def choke(self) -> None:
+        self._write("choke")
+        ctypes.string_at(0)
+
+    async def serve(self, tea: str, gate: str) -> str:
+        """As `brew`, but not twice."""
+        return await self.brew(tea, gate)
+
+    async def who(self) -> tuple[str, int, int]:
+        return self.context.name, self.context.incarnation, os.getpid()
 
 
 class Stillborn(Actor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -124,3 +125,26 @@ def test_a_stack_is_not_endlessly_long() -> None:
     deep = "Thread 0x1 (most recent call first):\n" + '  File "/app/kitchen.py", line 3 in stir\n' * 10_000
 
     assert len(readable(deep)) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("evidence", "told"),
+    [
+        ({}, "killed (SIGKILL or os._exit, poison)"),
+        ({"crash": CRASH}, "killed (SIGSEGV, poison)"),
+        ({"ordered": HUNG}, "hung (stopped, poison)"),
+        ({"cause": ("oom", "")}, "oom (poison)"),
+    ],
+)
+def test_an_end_by_poison_says_so_and_never_counts(evidence: dict[str, Any], told: str) -> None:
+    verdict = judge(**evidence, has_poison=True)
+
+    assert str(verdict.exit) == told
+    assert not verdict.counts
+
+
+@pytest.mark.parametrize(
+    "evidence", [{"farewell": FAREWELL}, {"ordered": ORDER}, {"cause": ("node_lost", "")}]
+)
+def test_poison_is_not_blamed_for_other_ends(evidence: dict[str, Any]) -> None:
+    assert judge(**evidence, has_poison=True) == judge(**evidence)

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from actors.actor import Actor
-from actors.errors import ActorStopped, InvalidArgument, NotFound, ServiceFailed, Unavailable
+from actors.blame import blame
+from actors.errors import ActorStopped, Cancelled, InvalidArgument, NotFound, ServiceFailed, Unavailable
 from actors.exit import Exit, Terminated
 from actors.ref import Ref, decoding
 from actors.reply import Reply, gather
 from actors.system import ActorSystem
 from actors.testing import memory_system, wait_until
-from supervisors.registry import MemberView, Registry, ServiceView
+from supervisors.outliers import FAILURES
+from supervisors.registry import MemberView, Registry, ServiceRouter, ServiceView
 from supervisors.service import ServiceRef
 
 
@@ -153,8 +155,8 @@ class TestPicking:
         router.begun("kitchen/1")
         assert repr(router.pick(None, ())) == "<Ref kitchen/1>"
 
-        router.ended("kitchen/0")
-        router.ended("kitchen/0")
+        router.ended("kitchen/0", 0, None)
+        router.ended("kitchen/0", 0, None)
 
         assert repr(router.pick(None, ())) == "<Ref kitchen/0>"
 
@@ -190,6 +192,92 @@ class TestPicking:
         registry.take([view(member(0), version=3)])
 
         assert heard == [1]
+
+
+class TestKeys:
+    def test_one_key_is_one_member_until_it_leaves(self, registry: Registry) -> None:
+        registry.take([view(*map(member, range(4)))])
+        router = registry.router("kitchen")
+        homes = {key: repr(router.pick(key, ())) for key in map(str, range(40))}
+        registry.take([view(*map(member, range(3)), member(3, "draining"), version=2)])
+
+        moved = {key for key, home in homes.items() if repr(router.pick(key, ())) != home}
+
+        assert moved == {key for key, home in homes.items() if home == "<Ref kitchen/3>"}
+        assert len(set(homes.values())) == 4
+
+    def test_a_key_waits_for_its_member_alone(self, registry: Registry) -> None:
+        router = registry.router("kitchen")
+        registry.take([view(member(0), member(1))])
+        key = next(key for key in map(str, range(99)) if repr(router.pick(key, ())) == "<Ref kitchen/1>")
+        registry.take([view(member(0), member(1, "restarting"), version=2)])
+        assert router.pick(key, ()) is None
+
+        registry.take([view(member(0), member(1, "backing_off", reason="error (burnt)"), version=3)])
+
+        with pytest.raises(Unavailable, match=r"kitchen/1, where key .* belongs, is backing_off") as error:
+            router.pick(key, ())
+        assert not error.value.may_have_run
+
+
+class TestAvoiding:
+    """Members that keep failing, as one process sees them."""
+
+    @pytest.fixture
+    def router(self, registry: Registry) -> ServiceRouter:
+        registry.take([view(member(0), member(1), member(2))])
+        router = registry.router("kitchen")
+        router.pick(None, ())
+        return router
+
+    def fail(self, router: ServiceRouter, name: str, error: BaseException | None = None) -> None:
+        for _ in range(FAILURES):
+            known = router.begun(name)
+            router.ended(name, known, error or blame(RuntimeError("burnt"), name))
+
+    def picked(self, router: ServiceRouter) -> set[str]:
+        return {repr(router.pick(None, ())) for _ in range(20)}
+
+    def test_who_keeps_failing_is_avoided(self, router: ServiceRouter) -> None:
+        self.fail(router, "kitchen/1")
+
+        assert self.picked(router) == {"<Ref kitchen/0>", "<Ref kitchen/2>"}
+
+    @pytest.mark.parametrize(
+        "answer", [KeyError("no such dish"), blame(RuntimeError("burnt"), "cellar/0"), Cancelled("enough")]
+    )
+    def test_answers_and_failures_of_others_do_not_count(
+        self, router: ServiceRouter, answer: BaseException
+    ) -> None:
+        self.fail(router, "kitchen/1", answer)
+
+        assert len(self.picked(router)) == 3
+
+    def test_it_is_better_than_who_has_declined(self, router: ServiceRouter) -> None:
+        self.fail(router, "kitchen/1")
+
+        ref = router.pick(None, [("kitchen/0", "ipc:///h"), ("kitchen/2", "ipc:///h")])
+
+        assert repr(ref) == "<Ref kitchen/1>"
+
+    def test_a_new_life_is_tried_by_one_call(self, router: ServiceRouter, registry: Registry) -> None:
+        self.fail(router, "kitchen/1")
+        again = MemberView("kitchen/1", 101, "running", 2, "ipc:///h")
+        registry.take([view(member(0), again, member(2), version=2)])
+
+        first, *rest = [repr(router.pick(None, (), is_followed=True)) for _ in range(20)]
+
+        assert first == "<Ref kitchen/1>"
+        assert "<Ref kitchen/1>" not in rest
+        router.ended("kitchen/1", router.begun("kitchen/1"), None)
+        assert len(self.picked(router)) == 3
+
+    def test_it_is_back_when_all_others_are_gone(self, router: ServiceRouter, registry: Registry) -> None:
+        self.fail(router, "kitchen/1")
+
+        registry.take([view(member(0, "restarting"), member(1), member(2, "backing_off"), version=2)])
+
+        assert self.picked(router) == {"<Ref kitchen/1>"}
 
 
 class TestWatching:
