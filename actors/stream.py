@@ -101,13 +101,12 @@ class Window:
 
 def is_stream(value: Any) -> bool:
     """True for an async iterator: as an argument it travels item by item."""
-    return is_stream_type(type(value))
+    return _is_stream_class(type(value))  # type: ignore[arg-type]  # mypy holds classes for unhashable
 
 
-# Each message's arguments are asked: 0.07 µs instead of 0.5.
+# Asked of the arguments of every message: 0.07 µs instead of 0.5.
 @lru_cache(maxsize=1024)
-def is_stream_type(cls: type) -> bool:
-    """True for classes of async iterators."""
+def _is_stream_class(cls: type) -> bool:
     return hasattr(cls, "__anext__") and hasattr(cls, "__aiter__")
 
 

@@ -39,7 +39,7 @@ from actors.pickling import FLAT
 from actors.ref import Ref
 from actors.reply import Reply, failed
 from actors.statistics import Counts, SystemStatistics
-from actors.stream import is_stream_type
+from actors.stream import is_stream
 from actors.transport import Transport
 from actors.wire import Kind
 
@@ -418,7 +418,7 @@ class ActorSystem:
         """Send a registered call to where *ref* lives."""
         feeds = None
         for arg in args if not kwargs else (*args, *kwargs.values()):
-            if type(arg) not in FLAT and is_stream_type(type(arg)):
+            if type(arg) not in FLAT and is_stream(arg):
                 feeds = self._feeds.of(call, args, kwargs)
                 break
         try:
@@ -449,7 +449,7 @@ class ActorSystem:
     def _tell(self, ref: Ref[Any], method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reply[None]:
         sender = current_message.get()
         for arg in args if not kwargs else (*args, *kwargs.values()):
-            if type(arg) not in FLAT and is_stream_type(type(arg)):
+            if type(arg) not in FLAT and is_stream(arg):
                 return self._lost_tell(ref, method, sender, refuse_streams(ref._name, method))
         try:
             place = self._place(ref)
