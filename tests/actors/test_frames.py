@@ -219,6 +219,14 @@ ODD = {
     "a watch of nobody": envelope(Kind.WATCH, Codec.PICKLE, 1, b"?"),
     "a watch that is undone twice": envelope(Kind.UNWATCH, Codec.PICKLE, 1, b""),
     "a cancel of nothing": envelope(Kind.CANCEL, Codec.PICKLE, 1, b""),
+    "an item that is no batch": envelope(Kind.ITEM, Codec.PICKLE, 1, b"\0" * 8),
+    "an end that is no number": envelope(Kind.END, Codec.PICKLE, 1, b"?"),
+    "leave to send what nobody sends": envelope(Kind.READ, Codec.PICKLE, 1, b"\xff" * 16),
+    "leave that is none": envelope(Kind.FED_READ, Codec.PICKLE, 1, b"?"),
+    "an item of nobody's argument": envelope(Kind.FED, Codec.PICKLE, 1, b"?"),
+    "an end of nobody's argument": envelope(Kind.FED_END, Codec.PICKLE, 1, b"?"),
+    "an error of nobody's argument": envelope(Kind.FED_ERROR, Codec.PICKLE, 1, b"?"),
+    "an argument closed twice": envelope(Kind.FED_CLOSED, Codec.PICKLE, 1, b""),
     "a confirmation of nothing": envelope(Kind.TAKEN, Codec.PICKLE, 2**64 - 1, b""),
 }
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy
@@ -71,6 +72,36 @@ class Understudy:
 
     async def tell(self, count: int) -> float:
         return await _tell_rate(await self._echo(), count)
+
+    async def stream(self, count: int) -> float:
+        echo = await self._echo()
+        began_at = time.perf_counter()
+        taken = 0
+        async for _ in echo.items(PAYLOAD, count):
+            taken += 1
+        assert taken == count
+        return count / (time.perf_counter() - began_at)
+
+    async def stream_sync(self, count: int) -> float:
+        echo = (await self._cluster()).service("echo", Echo)
+
+        def read() -> float:
+            began_at = time.perf_counter()
+            assert sum(1 for _ in echo.items(PAYLOAD, count)) == count
+            return count / (time.perf_counter() - began_at)
+
+        return await asyncio.to_thread(read)
+
+    async def stream_argument(self, count: int) -> float:
+        echo = await self._echo()
+
+        async def items() -> AsyncIterator[str]:
+            for _ in range(count):
+                yield PAYLOAD
+
+        began_at = time.perf_counter()
+        assert await echo.options(timeout=60).take(items()) == count
+        return count / (time.perf_counter() - began_at)
 
     async def array(self, count: int) -> float:
         echo, array = await self._echo(), numpy.random.rand(ARRAY_BYTES // 8)

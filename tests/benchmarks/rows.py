@@ -112,6 +112,26 @@ ROWS = (
         warms_up=True,
     ),
     Row(
+        "stream",
+        "items of a stream, one reader, one actor",
+        "items/s",
+        (
+            Contestant("understudy", OURS, "stream"),
+            Contestant("understudy, by service, from sync code", OURS, "stream_sync"),
+            Contestant("understudy, as an argument", OURS, "stream_argument"),
+            Contestant("ray, await", "ray", "stream_await"),
+            Contestant("ray, get", "ray", "stream_get"),
+            Contestant("xoscar", "xoscar", "stream"),
+        ),
+        (
+            Target("understudy", "ratio at least", 20, "ray"),
+            Target("understudy", "ratio at least", 5, "xoscar"),
+        ),
+        count=10_000,
+        quick_count=2000,
+        warms_up=True,
+    ),
+    Row(
         "array",
         "8 MB array there and back (16 MB)",
         "MB/s",
