@@ -8,9 +8,11 @@ handler when its process died, twice: then it is poison, a dead letter with the 
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from actors import events
 from actors._calls import Call
@@ -31,6 +33,7 @@ _LAST_LOOK = 0.25
 _LOOK_PAUSE = 0.01
 
 _numbers = itertools.count(1)
+_chances: WeakKeyDictionary[Peer, float] = WeakKeyDictionary()
 
 
 class NamedMessage(Message):
@@ -108,6 +111,7 @@ class Attempts:
     def _settled(self, call: Reply[Any]) -> None:
         if not isinstance(call._error, Unavailable):
             self._budget.succeeded()
+        self._call.attempts = self._call.reroute = None  # a circle would outlive the last reference
 
     def failed(self, error: BaseException) -> bool:
         """`Calls.fail` asks, who has taken the call out: True when it is sent again. Any thread."""
@@ -121,7 +125,7 @@ class Attempts:
             return False
         peer, call.peer, call.message = call.peer, None, None
         call.tag = call.tag.again()
-        return self._wait(wait_before(call.tag.attempt), peer)
+        return self._wait(wait_before(call.tag.attempt, partial(_chance_after, peer)), peer)
 
     def refused(self, call: Call, error: BaseException) -> bool:
         """`Calls.refuse` asks, of a ref to one actor: True when it waits until that is back."""
@@ -181,6 +185,13 @@ class Attempts:
         error = Unavailable(f"{text} it is poison and is not sent again", reason="poison")
         error.__cause__ = self.error
         call._reject(blame(error, call.target._name))
+
+
+def _chance_after(peer: Peer | None) -> float:
+    """The chance in a wait: one for all calls that were lost with a process, so they keep their order."""
+    if peer is None or not peer.is_lost:
+        return random.random()
+    return _chances.setdefault(peer, random.random())
 
 
 def never_ran(error: BaseException) -> bool:

@@ -45,9 +45,15 @@ def least_busy(
     """
     count = len(members)
     if count > _SCAN:
-        one, other = int(random() * count), int(random() * (count - 1))
-        members = (members[one], members[other + (other >= one)])
-        count = 2
+        place = int(random() * count)
+        best = members[place]
+        least = busy.get(best.name, 0)
+        if least:  # else none can have fewer
+            other = int(random() * (count - 1))
+            rival = members[other + (other >= place)]
+            if busy.get(rival.name, 0) < least:
+                return rival
+        return best
     best = members[turn % count]
     least = busy.get(best.name, 0)
     for place in range(turn + 1, turn + count):

@@ -394,6 +394,34 @@ async def test_a_ref_that_travels_knows_what_is_idempotent(ends: Ends) -> None:
     assert len(await cashier.seen()) == 1
 
 
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_befalls_the_way_there_each_call_runs_once_and_has_its_own_answer(seed: int) -> None:
+    """Its receiver lives and remembers; and what is said never to have run has not."""
+    faults = FaultyTransport(odds={"fail": 0.1, "delay": 0.1}, seed=seed, delay=0.01)
+    async with memory_system(transport=faults, sinks=()) as near, memory_system(sinks=()) as far:
+        here = far.options(name="cashier", mailbox=10_000).spawn(Cashier)
+        cashier = near.ref(f"{far.address}#cashier").options(timeout=20)
+        replies = []
+        for number in range(150):
+            replies.append(cashier.ask(Cashier.charge, str(number), number))
+            if number % 5 == 0:
+                await asyncio.sleep(0.002)
+        await wait_until(lambda: all(reply.done for reply in replies), timeout=30)
+        outcomes = [reply.outcome() for reply in replies]
+
+        charged = await here.seen()
+        orders = {order for order, _ in charged}
+        assert len(orders) == len(charged)
+        for number, outcome in enumerate(outcomes):
+            if outcome.ok:
+                assert charged[outcome.unwrap() - 1] == (str(number), number)
+            else:
+                assert isinstance(outcome.error, Unavailable)
+                assert outcome.error.may_have_run or str(number) not in orders
+        assert any(outcome.ok for outcome in outcomes)
+        assert "fail" in faults.suffered
+
+
 # -- between processes -----------------------------------------------------------------------------------
 
 

@@ -67,6 +67,12 @@ stage = App(
     name="bench",
 )
 
+choir = App(
+    Service("thousand", Echo, size=1000, per_host=500),
+    Service("two", Echo, size=2, per_host=1),
+    name="bench-choir",
+)
+
 pair = App(
     Service("phoenix", Echo, per_host=1, intensity=100_000),
     understudies=2,

@@ -30,6 +30,7 @@ class Understudy:
     def __init__(self) -> None:
         self._stack = contextlib.AsyncExitStack()
         self._opened: Cluster | None = None
+        self._choir: Cluster | None = None
         self._slowest = 0.0
 
     async def close(self) -> None:
@@ -69,6 +70,18 @@ class Understudy:
             for reply in [echo.echo(PAYLOAD) for _ in range(WINDOW)]:
                 await reply
         return windows * WINDOW / (time.perf_counter() - began_at)
+
+    async def choir_thousand(self, count: int) -> float:
+        return await self._choir_rate("thousand", count)
+
+    async def choir_two(self, count: int) -> float:
+        return await self._choir_rate("two", count)
+
+    async def _choir_rate(self, name: str, count: int) -> float:
+        if self._choir is None:
+            self._choir = await self._stack.enter_async_context(apps.choir.run())
+        service = self._choir.service(name, Echo)
+        return await gathered_rate(lambda: service.echo(PAYLOAD), count)
 
     async def tell(self, count: int) -> float:
         return await _tell_rate(await self._echo(), count)

@@ -99,6 +99,20 @@ ROWS = (
         warms_up=True,
     ),
     Row(
+        "members",
+        "1,000 asks in flight through a service ref, members in 2 processes",
+        "calls/s",
+        (
+            Contestant("1,000 members", OURS, "choir_thousand"),
+            Contestant("2 members", OURS, "choir_two"),
+        ),
+        (Target("1,000 members", "ratio at least", 0.8, "2 members"),),
+        count=10_000,
+        quick_count=2000,
+        warms_up=True,
+        starts_fresh=True,
+    ),
+    Row(
         "tell",
         "tells, sent and handled",
         "tells/s",

@@ -10,7 +10,7 @@ import pytest
 
 from actors import Actor, ActorSystem, Ref, Unavailable, idempotent
 from actors.retry import MAX_ATTEMPTS, MAX_TOKENS
-from actors.testing import memory_system, wait_until
+from actors.testing import FaultyTransport, memory_system, wait_until
 from supervisors import ChildSpec, Supervisor
 from supervisors.registry import MemberView, Registry, ServiceView
 from supervisors.service import ServiceRef
@@ -128,7 +128,7 @@ class TestTheNextIncarnation:
     async def test_who_cannot_wait_for_another_attempt_is_told_at_once(
         self, oven: Ref[Oven], log: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("actors._named.wait_before", lambda attempt: 60.0)
+        monkeypatch.setattr("actors._named.wait_before", lambda attempt, random: 60.0)
 
         with pytest.raises(Unavailable, match="ended itself"):
             async with asyncio.timeout(10):
@@ -151,6 +151,44 @@ class TestTheNextIncarnation:
         assert log == ["asked"]
 
 
+async def test_c54_what_a_lost_worker_held_goes_to_another_in_order(gate: asyncio.Event) -> None:
+    """Flagged as redelivered; what it has answered does not go there."""
+    faults, registry = FaultyTransport(), Registry("restaurant")
+    logs: list[list[Any]] = [[], []]
+    async with (
+        memory_system(sinks=(), transport=faults, directory=registry) as near,
+        memory_system(sinks=()) as one,
+        memory_system(sinks=()) as other,
+    ):
+        registry.attach(near)
+        hosts = (one, other)
+        for number, host in enumerate(hosts):
+            host.options(name=f"kitchen/{number}").spawn(Oven, logs[number], gate)
+        members = [MemberView(f"kitchen/{n}", 0, "running", 1, hosts[n].address) for n in range(2)]
+        registry.take([_kitchen(1, members[0])])
+        kitchen: ServiceRef[Oven] = registry.service("kitchen")
+        gate.set()
+        await kitchen.bake("1")
+        gate.clear()
+        held = [kitchen.bake(dish) for dish in "234"]
+        await wait_until(lambda: len(logs[0]) == 2)
+
+        registry.take([_kitchen(2, members[1])])
+        faults.script("fail")
+        with pytest.raises(Unavailable):
+            await near.ref(f"{one.address}#nobody").anything()
+        await wait_until(lambda: logs[1])
+        gate.set()
+
+        assert await asyncio.gather(*held) == [f"{dish} by kitchen/1" for dish in "234"]
+        assert logs[1] == [("kitchen/1", dish, True) for dish in "234"]
+
+
+def _kitchen(version: int, *members: MemberView) -> ServiceView:
+    methods = ("bake", "explode", "fry", "pass_on")
+    return ServiceView("kitchen", version, "running", "", 5.0, "least_busy", members, len(members), methods)
+
+
 class TestAnotherMember:
     @pytest.fixture
     def kitchen(self, system: ActorSystem, log: list[Any], gate: asyncio.Event) -> ServiceRef[Oven]:
@@ -160,8 +198,7 @@ class TestAnotherMember:
         members = tuple(MemberView(f"kitchen/{n}", 0, "running", 1, system.address) for n in range(3))
         for member in members:
             system.options(name=member.name).spawn(Oven, log, gate)
-        methods = ("bake", "explode", "fry", "pass_on")
-        registry.take([ServiceView("kitchen", 1, "running", "", 5.0, "least_busy", members, 3, methods)])
+        registry.take([_kitchen(1, *members)])
         kitchen: ServiceRef[Oven] = registry.service("kitchen")
         return kitchen
 
