@@ -156,7 +156,7 @@ def test_what_does_not_work_yet_is_not_there(owner: object, absent: list[str]) -
         (Supervisor, ["max_children"]),
         (DynamicSupervisor, ["auto_shutdown", "strategy"]),
         (Service, ["overflow", "autoscale", "version"]),
-        (ServiceRef.options, ["reliable", "idempotency_key"]),
+        (ServiceRef.options, ["reliable"]),
     ],
 )
 def test_parameters_appear_only_when_they_work(function: object, absent: list[str]) -> None:
