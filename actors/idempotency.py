@@ -57,6 +57,11 @@ def with_key(naming: Naming | None, key: str) -> Naming:
     return Naming(naming.methods if naming is not None else frozenset(), key)
 
 
+def unnamed(method: str) -> InvalidArgument:
+    """What a tell with a key is told."""
+    return InvalidArgument(f"{method}: a tell has no idempotency_key, it is never sent again; ask instead")
+
+
 @overload
 def idempotent(function: F, /) -> F: ...
 @overload

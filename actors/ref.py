@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 
 from actors.errors import InvalidArgument, nearest
 from actors.exit import Exit
-from actors.idempotency import Naming, idempotency_of, with_key
-from actors.reply import Reply
+from actors.idempotency import Naming, idempotency_of, unnamed, with_key
+from actors.reply import Reply, failed
 
 if TYPE_CHECKING:
     from actors._cell import Cell
@@ -141,6 +141,8 @@ class Ref(Generic[A]):
         The reply resolves when the mailbox took the message and fails when it did not;
         nobody has to look at it: an unread refusal is a dead letter.
         """
+        if self._naming is not None and self._naming.key is not None:
+            return failed(unnamed(method_name(method)))
         return self._bound()._tell(self, method_name(method), args, kwargs)
 
     @overload

@@ -16,9 +16,9 @@ from actors._calls import Call
 from actors._message import Message, current_message
 from actors._named import Attempts, NamedCall, never_ran
 from actors.errors import Unavailable
-from actors.idempotency import with_key
+from actors.idempotency import unnamed, with_key
 from actors.ref import Ref, check_timeout, method_name
-from actors.reply import Reply
+from actors.reply import Reply, failed
 from actors.retry import RetryBudget
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ class Routed(Generic[A]):
     def tell(self, method: str, /, *args: Any, **kwargs: Any) -> Reply[None]: ...
     def tell(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[None]:
         """Send *method* to one member and forget it; see `Ref.tell`. It is never sent to another."""
+        if self._idempotency_key is not None:
+            return failed(unnamed(method_name(method)))
         try:
             ref = self._router.pick(self._key, ())
             if ref is None:

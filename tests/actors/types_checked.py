@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any, assert_type
 
-from actors import Actor, ActorSystem, Exit, Outcome, Ref, Reply
+from actors import Actor, ActorSystem, Exit, Outcome, Ref, Reply, idempotent
 from supervisors import App, Cluster, Group, Service, ServiceRef
 
 
@@ -38,6 +38,30 @@ class Chef(Actor):
         self.context.after(1.0, self.cook, "soup")
         self.context.spawn(Chef, "grill")
         self.context.stop("shutdown")
+
+
+class Cashier(Actor):
+    @idempotent
+    async def total(self, day: str) -> int:
+        return len(day)
+
+    @idempotent(key="order")
+    async def charge(self, order: str, amount: int = 1) -> bytes:
+        return order.encode()
+
+    @idempotent(key=lambda order: order)
+    def refund(self, order: str) -> bool:
+        return self.context.redelivered
+
+
+async def charging(cashier: Ref[Cashier]) -> None:
+    assert_type(await cashier.ask(Cashier.total, "monday"), int)
+    assert_type(await cashier.ask(Cashier.charge, "a", amount=2), bytes)
+    assert_type(await cashier.ask(Cashier.refund, "a"), bool)
+    assert_type(await cashier.options(idempotency_key="order 7").ask(Cashier.charge, "a"), bytes)
+    cashier.ask(Cashier.charge, 7)  # type: ignore[call-overload]
+    cashier.ask(Cashier.charge)  # type: ignore[call-overload]
+    cashier.options(idempotency_key=7)  # type: ignore[arg-type]
 
 
 class Waiter(Actor):

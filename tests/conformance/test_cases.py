@@ -11,7 +11,6 @@ TESTS = Path(__file__).resolve().parents[1]
 
 ELSEWHERE = {
     53: "reliable delivery is not there yet",
-    54: "reliable delivery is not there yet",
     55: "reliable delivery is not there yet",
     56: "reliable delivery is not there yet",
 }

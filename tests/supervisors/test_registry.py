@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import pickle
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,7 +12,15 @@ import pytest
 
 from actors.actor import Actor
 from actors.blame import blame
-from actors.errors import ActorStopped, Cancelled, InvalidArgument, NotFound, ServiceFailed, Unavailable
+from actors.errors import (
+    ActorError,
+    ActorStopped,
+    Cancelled,
+    InvalidArgument,
+    NotFound,
+    ServiceFailed,
+    Unavailable,
+)
 from actors.exit import Exit, Terminated
 from actors.ref import Ref, decoding
 from actors.reply import Reply, gather
@@ -70,6 +80,11 @@ class Chef(Actor):
     async def doubled(self, numbers: AsyncIterator[int]) -> AsyncIterator[int]:
         async for number in numbers:
             yield 2 * number
+
+
+class Idler(Actor):
+    async def cook(self, dish: str) -> None:
+        await asyncio.sleep(60)
 
 
 class Watcher(Actor):
@@ -409,6 +424,31 @@ class TestServiceRefs:
     def test_wrong_options_are_refused(self, kitchen: ServiceRef[Chef], options: dict[str, Any]) -> None:
         with pytest.raises(InvalidArgument, match="timeout="):
             kitchen.options(**options)
+
+    async def test_a_member_that_does_not_answer_is_soon_avoided(
+        self, system: ActorSystem, registry: Registry
+    ) -> None:
+        """Once its row of failures is too long, nobody waits for it any more."""
+        system.options(name="kitchen/0", concurrency=100).spawn(Idler)
+        system.options(name="kitchen/1").spawn(Chef)
+        registry.take(
+            [view(*(MemberView(f"kitchen/{n}", 0, "running", 1, system.address) for n in range(2)))]
+        )
+        kitchen = registry.service("kitchen").options(timeout=0.2)
+
+        outcomes = []
+        for _ in range(2 * FAILURES + 10):
+            reply = kitchen.cook("steak")
+            await asyncio.wait([asyncio.ensure_future(_done(reply))])
+            outcomes.append(reply.outcome())
+
+        assert sum(not outcome.ok for outcome in outcomes) == FAILURES
+        assert all(outcome.ok for outcome in outcomes[-10:])
+
+
+async def _done(reply: Reply[Any]) -> None:
+    with contextlib.suppress(ActorError):
+        await reply
 
 
 class TestGathering:
