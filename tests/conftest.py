@@ -1,15 +1,62 @@
-"""What all tests share: systems in memory, their events, a clock moved by hand."""
+"""
+What all tests share: a run root, systems in memory, their events, a clock moved by hand.
+
+Everything that is written or started belongs to one short directory under /tmp and carries a mark in
+its environment: when the session ends, nothing of that may be left. Where tests run in two
+processes at once, each is a session of its own in this.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import secrets
+import shutil
 import signal
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from actors import ActorSystem
 from actors.events import Event
-from actors.testing import ManualClock, memory_system
+from actors.testing import ManualClock, memory_system, wait_until_sync
+from supervisors import settings
+from tests.marked import MARK, marked_processes
+
+WORKERS = 2
+"""As many as the cores that the time limits of the tests were measured on."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for the whole suite; what somebody names runs in this one, where a debugger works."""
+    return WORKERS if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The slow files first, where workers share them: so both end at the same time."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def run_root() -> Iterator[Path]:
+    """The run root of the session; at the end it is empty, and no process is left."""
+    base = Path(tempfile.mkdtemp(prefix="ur-", dir="/tmp"))
+    home = base / "home"
+    home.mkdir()
+    root = base / "r"
+    root.mkdir(mode=0o700)
+    mark = secrets.token_hex(8)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {settings.RUN_ROOT_VARIABLE: str(root), MARK: mark, "HOME": str(home)}.items():
+            patch.setenv(name, value)
+        yield root
+    with contextlib.suppress(TimeoutError):
+        wait_until_sync(lambda: not marked_processes(mark), 10)
+    left = [*marked_processes(mark).items(), *root.rglob("*"), *home.rglob("*")]
+    shutil.rmtree(base)
+    assert left == []
 
 
 @pytest.fixture

@@ -1,9 +1,4 @@
-"""
-One Ray cluster for all tests, owned by a house of ours like any app's; tests join it with `run(address=…)`.
-
-Everything lives in one short directory under /tmp, and every process inherits a mark in its
-environment: when the session ends, nothing that carries it may be left.
-"""
+"""One Ray cluster for all tests, owned by a house like any app's; they join it with `run(address=…)`."""
 
 from __future__ import annotations
 
@@ -11,12 +6,8 @@ import contextlib
 import itertools
 import json
 import os
-import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,10 +19,10 @@ import pytest
 from actors.errors import ActorError
 from actors.testing import wait_until_sync
 from supervisors import App, Cluster, Service, settings
+from tests.marked import MARK, marked_processes
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-MARK = "UNDERSTUDY_TEST_SESSION"
 
 sys.path.insert(0, str(HERE))  # `players`, by the name that hosts know it by
 
@@ -43,39 +34,6 @@ def open_nothing(config):
 
 wait_until = partial(wait_until_sync, timeout=20.0)
 """The first true value of a condition; fails the test when there is none in time."""
-
-
-def marked_processes(mark: str) -> dict[int, str]:
-    """Living processes that inherited *mark*, this one excepted, with their command lines."""
-    found = {}
-    needle = f"{MARK}={mark}".encode()
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if int(path.name) != os.getpid() and needle in (path / "environ").read_bytes().split(b"\0"):
-                found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120]
-    return found
-
-
-@pytest.fixture(scope="session", autouse=True)
-def run_root() -> Iterator[Path]:
-    """The run root of all apps of the session; at the end it is empty and no process is left."""
-    base = Path(tempfile.mkdtemp(prefix="ur-", dir="/tmp"))
-    home = base / "home"
-    home.mkdir()
-    root = base / "r"
-    root.mkdir(mode=0o700)
-    mark = secrets.token_hex(8)
-    changes = {settings.RUN_ROOT_VARIABLE: str(root), MARK: mark, "HOME": str(home)}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in changes.items():
-            patch.setenv(name, value)
-        yield root
-    give_up_at = time.monotonic() + 10
-    while (left := marked_processes(mark)) and time.monotonic() < give_up_at:
-        time.sleep(0.1)
-    files = [*root.rglob("*"), *home.rglob("*")]
-    shutil.rmtree(base)
-    assert (left, files) == ({}, [])
 
 
 @pytest.fixture(scope="session")
