@@ -1,5 +1,5 @@
 """
-What all tests share: a run root, systems in memory, their events, a clock moved by hand.
+What all tests share: a run root, a Ray cluster, systems in memory, their events, a clock moved by hand.
 
 Everything that is written or started belongs to one short directory under /tmp and carries a mark in
 its environment: when the session ends, nothing of that may be left. Where tests run in two
@@ -9,9 +9,13 @@ processes at once, each is a session of its own in this.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import secrets
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -24,8 +28,15 @@ from actors.testing import ManualClock, memory_system, wait_until_sync
 from supervisors import settings
 from tests.marked import MARK, marked_processes
 
+ROOT = Path(__file__).resolve().parents[1]
 WORKERS = 2
 """As many as the cores that the time limits of the tests were measured on."""
+
+
+STAGE = """
+def open_nothing(config):
+    return object()
+"""
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -57,6 +68,46 @@ def run_root() -> Iterator[Path]:
     left = [*marked_processes(mark).items(), *root.rglob("*"), *home.rglob("*")]
     shutil.rmtree(base)
     assert left == []
+
+
+@pytest.fixture(scope="session")
+def address(run_root: Path) -> Iterator[str]:
+    """
+    The shared cluster: 4 CPUs, a GPU that is none, a custom resource and a label.
+
+    A house of ours owns it, like any app's; tests join it with `run(address=…)`.
+    """
+    (run_root.parent / "empty_stage.py").write_text(STAGE)
+    config = {
+        "app_name": "cluster",
+        "run_dir": str(run_root / "cluster"),
+        "num_cpus": 4,
+        "num_gpus": 1,
+        "labels": {"disk": "ssd"},
+        "resources": {"press": 1},
+        "sys_path": [str(run_root.parent)],
+        "opener": "empty_stage:open_nothing",
+    }
+    house = subprocess.Popen(
+        [sys.executable, "-m", "supervisors.house"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    assert house.stdin is not None
+    assert house.stdout is not None
+    house.stdin.write(json.dumps(config).encode() + b"\n")
+    house.stdin.flush()
+    phases = [json.loads(line) for line in itertools.islice(house.stdout, 3)]
+    assert [phase.get("phase") for phase in phases] == ["starting ray", "ray", "stage"], phases
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(run_root / "cluster" / "ray-token"))
+        yield str(phases[1]["address"])
+    house.stdin.close()
+    assert house.wait(15) == 0
+    house.stdout.close()
 
 
 @pytest.fixture

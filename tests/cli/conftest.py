@@ -154,6 +154,14 @@ def shared() -> Iterator[Understudy]:
         yield understudy
 
 
+@pytest.fixture
+def joining(understudy: Understudy, address: str) -> tuple[str, str]:
+    """Options of `up` for the shared cluster, whose token the user gets: where no other cluster is to end."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        understudy.environment[name] = os.environ[name]
+    return "--address", address
+
+
 @pytest.fixture(scope="session")
 def bistro() -> str:
     return str(HERE / "bistro.py")

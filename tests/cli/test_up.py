@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -131,8 +129,8 @@ class TestEndings:
         assert set(re.findall(r'File "([^"]+)"', result.stderr)) == {bistro}
         assert result.stderr.splitlines()[-1] == "RuntimeError: the head chef left"
 
-    def test_mains_exit_status_is_the_commands(self, understudy: Any, bistro: str) -> None:
-        assert understudy("up", bistro, "--num-cpus", "1", "--", "--exit").returncode == 7
+    def test_mains_exit_status_is_the_commands(self, understudy: Any, bistro: str, joining: Any) -> None:
+        assert understudy("up", bistro, *joining, "--", "--exit").returncode == 7
 
     def test_down_from_another_terminal_ends_it_in_order(self, understudy: Any, bistro: str) -> None:
         up = understudy.start("up", bistro, "--num-cpus", "1")
@@ -179,20 +177,6 @@ class TestEndings:
         assert "Traceback" not in up.err
         until(lambda: understudy.left() == [], timeout=6)
 
-    def test_a_killed_stage_returns_and_up_says_so(self, understudy: Any, bistro: str) -> None:
-        up = understudy.start("up", bistro, "--num-cpus", "1")
-        up.wait_line("running; Ctrl-C stops it")
-        stage = json.loads(understudy("ps", "-o", "json").stdout)["stage"]
-
-        os.kill(stage["pid"], signal.SIGKILL)
-
-        up.wait_line("the stage is away")
-        assert "epoch 2" in up.wait_line("the stage is back")
-        assert json.loads(understudy("ps", "-o", "json").stdout)["stage"]["epoch"] == stage["epoch"] + 1
-        up.interrupt()
-        assert up.finish() == 0
-        assert up.out.splitlines()[-1] == "bistro is down"
-
     def test_a_killed_up_leaves_nothing(self, understudy: Any, bistro: str, until: Any) -> None:
         up = understudy.start("up", bistro, "--num-cpus", "1")
         up.wait_line("running; Ctrl-C stops it")
@@ -219,8 +203,10 @@ class TestEndings:
 
 
 class TestAnAppThatEscalates:
-    def test_goes_down_with_what_gave_up_and_says_why(self, understudy: Any, fragile: str) -> None:
-        up = understudy.start("up", fragile)
+    def test_goes_down_with_what_gave_up_and_says_why(
+        self, understudy: Any, fragile: str, joining: Any
+    ) -> None:
+        up = understudy.start("up", fragile, *joining)
         up.wait_line("running; Ctrl-C stops it")
         assert understudy("call", "stove.burn").returncode == 1
 
@@ -228,8 +214,10 @@ class TestAnAppThatEscalates:
         reason = "fragile has given up: shop gave up: stove gave up: error (RuntimeError: the roux)"
         assert up.err.splitlines()[-1] == f"understudy: {reason}"
 
-    def test_does_not_come_up_without_what_cannot_start(self, understudy: Any, fragile: str) -> None:
-        result = understudy("up", fragile, FRAGILE_START="1")
+    def test_does_not_come_up_without_what_cannot_start(
+        self, understudy: Any, fragile: str, joining: Any
+    ) -> None:
+        result = understudy("up", fragile, *joining, FRAGILE_START="1")
 
         assert result.returncode == 1
         assert result.stderr.splitlines()[-1] == (

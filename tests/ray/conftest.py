@@ -1,12 +1,10 @@
-"""One Ray cluster for all tests, owned by a house like any app's; they join it with `run(address=…)`."""
+"""Apps on the cluster that all tests share, and what tests want to see of them."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,54 +20,11 @@ from supervisors import App, Cluster, Service, settings
 from tests.marked import MARK, marked_processes
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 
 sys.path.insert(0, str(HERE))  # `players`, by the name that hosts know it by
 
-STAGE = """
-def open_nothing(config):
-    return object()
-"""
-
-
 wait_until = partial(wait_until_sync, timeout=20.0)
 """The first true value of a condition; fails the test when there is none in time."""
-
-
-@pytest.fixture(scope="session")
-def address(run_root: Path) -> Iterator[str]:
-    """The shared cluster: 4 CPUs, a GPU that is none, a custom resource and a label."""
-    (run_root.parent / "empty_stage.py").write_text(STAGE)
-    config = {
-        "app_name": "cluster",
-        "run_dir": str(run_root / "cluster"),
-        "num_cpus": 4,
-        "num_gpus": 1,
-        "labels": {"disk": "ssd"},
-        "resources": {"press": 1},
-        "sys_path": [str(run_root.parent)],
-        "opener": "empty_stage:open_nothing",
-    }
-    house = subprocess.Popen(
-        [sys.executable, "-m", "supervisors.house"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-        start_new_session=True,
-    )
-    assert house.stdin is not None
-    assert house.stdout is not None
-    house.stdin.write(json.dumps(config).encode() + b"\n")
-    house.stdin.flush()
-    phases = [json.loads(line) for line in itertools.islice(house.stdout, 3)]
-    assert [phase.get("phase") for phase in phases] == ["starting ray", "ray", "stage"], phases
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN_PATH", str(run_root / "cluster" / "ray-token"))
-        yield str(phases[1]["address"])
-    house.stdin.close()
-    assert house.wait(15) == 0
-    house.stdout.close()
 
 
 @dataclass
