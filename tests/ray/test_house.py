@@ -22,6 +22,7 @@ from actors.errors import InvalidArgument
 from supervisors import _probe, settings
 from supervisors._probe import ProcessId
 from supervisors.house import LOCK_NAME, LOG_NAME, HouseConfig, Orders
+from tests.crowding import in_time
 
 pytestmark = pytest.mark.ray
 
@@ -165,7 +166,7 @@ class HouseUnderTest:
         return path.read_text() if path.exists() else "(no log)"
 
     def wait_ended(self, timeout: float = 5.0) -> int:
-        return self.process.wait(timeout)
+        return self.process.wait(in_time(timeout))
 
     def what_is_left(self) -> list[object]:
         """Processes and files; empty is what the house promises."""
@@ -193,7 +194,7 @@ def identity(pid: int) -> ProcessId:
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + in_time(timeout)
     while not condition():
         assert time.monotonic() < deadline, "condition did not come true"
         time.sleep(0.02)
