@@ -168,6 +168,11 @@ def bistro() -> str:
 
 
 @pytest.fixture(scope="session")
+def kiosk() -> str:
+    return str(HERE / "kiosk.py")
+
+
+@pytest.fixture(scope="session")
 def fragile() -> str:
     return str(HERE / "fragile.py")
 

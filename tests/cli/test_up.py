@@ -122,33 +122,35 @@ class TestBeforeAnythingStarts:
 
 
 class TestEndings:
-    def test_mains_error_is_the_users_traceback_and_ends_the_app(self, understudy: Any, bistro: str) -> None:
-        result = understudy("up", bistro, "--num-cpus", "1", "--", "--fail")
+    def test_mains_error_is_the_users_traceback_and_ends_the_app(
+        self, understudy: Any, kiosk: str, bistro: str
+    ) -> None:
+        result = understudy("up", kiosk, "--num-cpus", "1", "--", "--fail")
 
         assert result.returncode == 1
         assert "main got --fail soup" in result.stdout
-        assert result.stdout.splitlines()[-1] == "bistro is down"
-        assert set(re.findall(r'File "([^"]+)"', result.stderr)) == {bistro}
+        assert result.stdout.splitlines()[-1] == "kiosk is down"
+        assert set(re.findall(r'File "([^"]+)"', result.stderr)) == {bistro}  # where `main` is
         assert result.stderr.splitlines()[-1] == "RuntimeError: the head chef left"
 
-    def test_mains_exit_status_is_the_commands(self, understudy: Any, bistro: str, joining: Any) -> None:
-        assert understudy("up", bistro, *joining, "--", "--exit").returncode == 7
+    def test_mains_exit_status_is_the_commands(self, understudy: Any, kiosk: str, joining: Any) -> None:
+        assert understudy("up", kiosk, *joining, "--", "--exit").returncode == 7
 
-    def test_down_from_another_terminal_ends_it_in_order(self, understudy: Any, bistro: str) -> None:
-        up = understudy.start("up", bistro, "--num-cpus", "1")
+    def test_down_from_another_terminal_ends_it_in_order(self, understudy: Any, kiosk: str) -> None:
+        up = understudy.start("up", kiosk, "--num-cpus", "1")
         up.wait_line("running; Ctrl-C stops it")
 
         down = understudy("down")
 
-        assert (down.returncode, down.stdout, down.stderr) == (0, "bistro is down\n", "stopping bistro …\n")
+        assert (down.returncode, down.stdout, down.stderr) == (0, "kiosk is down\n", "stopping kiosk …\n")
         assert up.finish() == 0
-        assert up.out.splitlines()[-2:] == ["bistro was stopped from elsewhere", "bistro is down"]
+        assert up.out.splitlines()[-2:] == ["kiosk was stopped from elsewhere", "kiosk is down"]
 
     @pytest.mark.parametrize("second", ["down --force", "Ctrl-C"])
     def test_a_second_order_does_not_wait_for_the_actors(
-        self, understudy: Any, bistro: str, second: str, until: Any
+        self, understudy: Any, kiosk: str, second: str, until: Any
     ) -> None:
-        up = understudy.start("up", bistro, "--num-cpus", "1", BISTRO_CLEANUP="60")
+        up = understudy.start("up", kiosk, "--num-cpus", "1", BISTRO_CLEANUP="60")
         up.wait_line("running; Ctrl-C stops it")
         began_at = time.monotonic()
 
@@ -166,11 +168,11 @@ class TestEndings:
 
     @pytest.mark.parametrize("times", [1, 2])
     def test_ctrl_c_while_ray_starts_leaves_nothing(
-        self, understudy: Any, bistro: str, times: int, until: Any
+        self, understudy: Any, kiosk: str, times: int, until: Any
     ) -> None:
-        up = understudy.start("up", bistro, "--num-cpus", "1")
+        up = understudy.start("up", kiosk, "--num-cpus", "1")
         up.wait_line("starting Ray")
-        until(lambda: list(understudy.run_root.glob("bistro/ray/session-*")))
+        until(lambda: list(understudy.run_root.glob("kiosk/ray/session-*")))
 
         for _ in range(times):
             up.interrupt()
@@ -179,8 +181,8 @@ class TestEndings:
         assert "Traceback" not in up.err
         until(lambda: understudy.left() == [], timeout=in_time(6))
 
-    def test_a_killed_up_leaves_nothing(self, understudy: Any, bistro: str, until: Any) -> None:
-        up = understudy.start("up", bistro, "--num-cpus", "1")
+    def test_a_killed_up_leaves_nothing(self, understudy: Any, kiosk: str, until: Any) -> None:
+        up = understudy.start("up", kiosk, "--num-cpus", "1")
         up.wait_line("running; Ctrl-C stops it")
 
         up.process.kill()
