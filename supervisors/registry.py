@@ -189,6 +189,7 @@ class ServiceRouter:
         self._busy: dict[str, int] = {}
         self._turn = 0
         self._waiting: list[Callable[[], None]] = []
+        self._changes = 0
         self._lock = threading.Lock()
 
     @property
@@ -231,12 +232,22 @@ class ServiceRouter:
             else:
                 self._busy.pop(member, None)
 
-    def when_changed(self, callback: Callable[[], None]) -> None:
-        self._waiting.append(callback)
+    @property
+    def changes(self) -> int:
+        return self._changes
+
+    def when_changed(self, callback: Callable[[], None], since: int) -> bool:
+        with self._lock:
+            if self._changes != since:
+                return False
+            self._waiting.append(callback)
+            return True
 
     def changed(self) -> None:
         """A new view is there: wake who waits for a member."""
-        waiting, self._waiting = self._waiting, []
+        with self._lock:
+            self._changes += 1
+            waiting, self._waiting = self._waiting, []
         for callback in waiting:
             callback()
 
