@@ -51,12 +51,13 @@ _systems: list[ActorSystem] = []
 
 
 def current_system() -> ActorSystem:
-    """The system of the actor that runs here, else the one opened last in this process."""
+    """The system of the actor that runs here, else the one opened last here; none that has ended."""
     message = current_message.get()
-    if message is not None and message.cell is not None:
+    if message is not None and message.cell is not None and not message.cell.system._closed:
         return message.cell.system
-    if _systems:
-        return _systems[-1]
+    for system in reversed(_systems):
+        if not system._closed:
+            return system
     raise InvalidArgument("no ActorSystem is open in this process; open one with `async with ActorSystem()`")
 
 
