@@ -542,6 +542,7 @@ class Stage(Actor):
         if revived:
             what = "group" if top in self._programme.groups else "service"
             self._note(f"{what}.reset", **{what: top})
+            await self._told()  # else who asked is told that it has failed
         rows = (await self.ps())["groups" if name in self._programme.groups else "services"]
         state = next(row["state"] for row in rows if row["name"] == name)
         return {"service": name, "revived": revived, "state": state}

@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from actors import ActorSystem
@@ -146,3 +147,7 @@ async def timed(events: list[Event], clock: ManualClock) -> AsyncIterator[ActorS
 # Who runs the tests in the background has them ignore SIGINT, and every process they start:
 # Ctrl-C is part of what is tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# On a machine that is busy, an example that takes 1 ms may take 300.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")

@@ -373,8 +373,10 @@ def test_an_order_during_the_start_is_heeded(
 
     order(house)
 
-    assert house.wait_ended() in (0, 1)  # 1 where Ray was too slow to wait for: it is ended by force
-    assert house.what_is_left() == []
+    # A Ray that takes more than its time to start, as on a busy machine, is ended by force and leaves its log.
+    is_forced = house.wait_ended() == 1
+    assert house.process.returncode == is_forced
+    assert house.what_is_left() == ([house.run_dir] if is_forced else [])
 
 
 def test_only_one_house_per_app(
