@@ -258,7 +258,9 @@ class _Method:
 
 def _unpickled(name: str, uid: int, home: str, flags: tuple[int, float | None, bool, bool]) -> Ref[Any]:
     pin, timeout, given, detached = flags
-    system = getattr(decoding, "system", None)
+    system: ActorSystem | None = getattr(decoding, "system", None)
+    if system is not None and system._closed:
+        system = None  # it has read what came on this thread before
     return Ref(system, name, uid, home, pin=pin, timeout=timeout, timeout_given=given, detached=detached)
 
 

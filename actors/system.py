@@ -51,13 +51,12 @@ _systems: list[ActorSystem] = []
 
 
 def current_system() -> ActorSystem:
-    """The system of the actor that runs here, else the one opened last here; none that has ended."""
+    """The system of the actor that runs here, else the one opened last in this process."""
     message = current_message.get()
-    if message is not None and message.cell is not None and not message.cell.system._closed:
+    if message is not None and message.cell is not None:
         return message.cell.system
-    for system in reversed(_systems):
-        if not system._closed:
-            return system
+    if _systems:
+        return _systems[-1]
     raise InvalidArgument("no ActorSystem is open in this process; open one with `async with ActorSystem()`")
 
 

@@ -28,6 +28,7 @@ from actors import (
 )
 from actors.events import DeadLettered, Event
 from actors.exit import Exit
+from actors.ref import decoding
 from actors.testing import ManualClock, wait_until
 from tests.crowding import in_time
 
@@ -680,6 +681,19 @@ async def test_a_ref_may_be_pickled_and_sent_in_messages(system: ActorSystem) ->
     assert await copy.cook("soup") == "soup from the grill"
     assert await copy.remaining() == 2
     assert await waiter.relay(copy.pinned(), "cook", "fish") == "fish from the grill"
+
+
+async def test_a_ref_that_is_unpickled_where_a_system_has_ended_belongs_to_one_that_is_open(
+    system: ActorSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chef = system.spawn(Chef)
+    async with ActorSystem(sinks=()) as gone:
+        pass
+    monkeypatch.setattr(decoding, "system", gone, raising=False)  # it read what came on this thread
+
+    copy = pickle.loads(pickle.dumps(chef))
+
+    assert await copy.cook("soup") == "soup from the grill"
 
 
 @pytest.mark.parametrize("name", ["ask", "tell", "stream", "options", "stop", "kill", "pinned", "is_alive"])

@@ -373,7 +373,7 @@ def test_an_order_during_the_start_is_heeded(
 
     order(house)
 
-    # A Ray that takes more than its time to start, as on a busy machine, is ended by force and leaves its log.
+    # A Ray that takes too long to start, as on a busy machine, is ended by force and leaves its log.
     is_forced = house.wait_ended() == 1
     assert house.process.returncode == is_forced
     assert house.what_is_left() == ([house.run_dir] if is_forced else [])
