@@ -299,7 +299,9 @@ class _Method:
 
 def _unpickled(name: str, uid: int, home: str, flags: tuple[Any, ...]) -> Ref[Any]:
     pin, timeout, given, detached, *rest = flags
-    system = getattr(decoding, "system", None)
+    system: ActorSystem | None = getattr(decoding, "system", None)
+    if system is not None and system._closed:
+        system = None  # it has read what came on this thread before
     naming = Naming(*rest[0]) if rest else None
     return Ref(
         system,

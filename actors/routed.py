@@ -60,8 +60,16 @@ class Router(Protocol):
     def ended(self, member: str, known: int, error: BaseException | None) -> None:
         """A call to *member* has its outcome. *known* is what `begun` returned."""
 
-    def when_changed(self, callback: Callable[[], None]) -> None:
-        """Call *callback* once, on the system's loop, after the next change of the group."""
+    @property
+    def changes(self) -> int:
+        """How often the group has changed so far. Any thread."""
+
+    def when_changed(self, callback: Callable[[], None], since: int) -> bool:
+        """
+        Call *callback* once, on the system's loop, after the next change of the group.
+
+        False, and no call, when it has changed *since* already. Any thread.
+        """
 
 
 class Routed(Generic[A]):
@@ -215,7 +223,18 @@ class _RoutedMethod:
 class _Route:
     """The way of one call: the members it has tried, and what to send to the next."""
 
-    __slots__ = ("_args", "_call", "_home", "_known", "_kwargs", "_member", "_refused", "_routed", "_sender")
+    __slots__ = (
+        "_args",
+        "_call",
+        "_home",
+        "_known",
+        "_kwargs",
+        "_looked_at",
+        "_member",
+        "_refused",
+        "_routed",
+        "_sender",
+    )
 
     def __init__(
         self,
@@ -232,6 +251,8 @@ class _Route:
         self._sender = sender
         self._refused: tuple[tuple[str, str], ...] = ()
         self._member = self._home = ""
+        self._looked_at = 0
+        """Changes of the group when the members were looked at of whom some have refused."""
         call.reroute = self._refused_by
 
     def go(self) -> None:
@@ -239,18 +260,25 @@ class _Route:
         call = self._call
         router = self._routed._router
         system = self._routed._system
-        try:
-            ref = self._pick(router)
-        except Exception as error:
-            call.reroute = None
-            call._reject(error)
-            return
-        system._calls.add(call)
-        if ref is None:
-            # Whoever refused may take it later: a member that restarts comes back under its name.
+        while True:
+            if not self._refused:
+                self._looked_at = router.changes
+            try:
+                ref = self._pick(router)
+            except Exception as error:
+                call.reroute = None
+                call._reject(error)
+                return
+            system._calls.add(call)
+            if ref is not None:
+                break
+            # Whoever refused may take it later: a member that restarts comes back under its name,
+            # and the news of that may have come before its refusal.
             self._refused = ()
-            router.when_changed(self._look_again)
-            return
+            if router.when_changed(self._look_again, self._looked_at):
+                return
+            if system._calls.take(call.call_id) is None:
+                return  # its time was up meanwhile
         call.target = ref
         self._member, self._home = ref._name, ref._home
         self._known = router.begun(ref._name)

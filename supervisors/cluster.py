@@ -10,14 +10,14 @@ import time
 from typing import Any, TypeVar, overload
 
 from actors.errors import ActorError, Unavailable
-from actors.events import Event, PeerLost
+from actors.events import DeadLettered, Event, PeerLost, log_sink
 from actors.ref import Ref, as_order
 from actors.reply import Reply
 from actors.rundir import read_key
 from actors.system import ActorSystem
 from actors.transport import open_nng
 from supervisors import settings
-from supervisors.registry import Registry, ServiceView, spawn_registry
+from supervisors.registry import REGISTRY_NAME, Registry, ServiceView, spawn_registry
 from supervisors.service import ServiceRef
 
 A = TypeVar("A")
@@ -109,7 +109,10 @@ class Cluster:
     def _new_system(self, record: settings.StageRecord) -> ActorSystem:
         run_dir = record.address.removeprefix("ipc://").rsplit("/", 1)[0]
         return ActorSystem(
-            transport=open_nng(run_dir), key=read_key(record.key_path), directory=self._registry
+            transport=open_nng(run_dir),
+            key=read_key(record.key_path),
+            directory=self._registry,
+            sinks=(_log_what_concerns_users,),
         )
 
     def _subscribe(self, system: ActorSystem, record: settings.StageRecord) -> Reply[Any]:
@@ -224,3 +227,9 @@ class Cluster:
 
     def __repr__(self) -> str:
         return f"<Cluster {self.app_name}>"
+
+
+def _log_what_concerns_users(event: Event) -> None:
+    """A view of the members that comes too late, as when both sides leave, is nobody's loss."""
+    if not (isinstance(event, DeadLettered) and event.target == REGISTRY_NAME):
+        log_sink(event)

@@ -206,6 +206,7 @@ class ServiceRouter:
         self._busy: dict[str, int] = {}
         self._turn = 0
         self._waiting: list[Callable[[], None]] = []
+        self._changes = 0
         self._lock = threading.Lock()
         self._outliers = Outliers()
         self._crew: _Crew | None = None
@@ -307,13 +308,23 @@ class ServiceRouter:
         if outliers.avoided is not before:
             crew.usable = outliers.others(crew.running)
 
-    def when_changed(self, callback: Callable[[], None]) -> None:
-        self._waiting.append(callback)
+    @property
+    def changes(self) -> int:
+        return self._changes
+
+    def when_changed(self, callback: Callable[[], None], since: int) -> bool:
+        with self._lock:
+            if self._changes != since:
+                return False
+            self._waiting.append(callback)
+            return True
 
     def changed(self) -> None:
         """A new view is there: wake who waits for a member."""
         self._gather(self._registry.view(self.name))
-        waiting, self._waiting = self._waiting, []
+        with self._lock:
+            self._changes += 1
+            waiting, self._waiting = self._waiting, []
         for callback in waiting:
             callback()
 

@@ -314,12 +314,13 @@ class Stage(Actor):
         return self._subscribe(address)
 
     async def host_leaving(self, name: str, exit: tuple[str, str, str]) -> None:
-        """A host's farewell."""
+        """A host's farewell; answered when no caller turns to it any more."""
         self._company.farewell(name, exit_from_plain(exit)[0])
         host = self._company.host_named(name)
         troupe = self._cast.troupes.get(host.service or "") if host is not None else None
         if host is not None and troupe is not None:
             await troupe.host_leaves(host)
+            await self._told()  # what a caller still sends to a process that has ended is lost
 
     async def member_exited(
         self, host: str, name: str, incarnation: int, exit: tuple[str, str, str], handled: int
@@ -541,6 +542,7 @@ class Stage(Actor):
         if revived:
             what = "group" if top in self._programme.groups else "service"
             self._note(f"{what}.reset", **{what: top})
+            await self._told()  # else who asked is told that it has failed
         rows = (await self.ps())["groups" if name in self._programme.groups else "services"]
         state = next(row["state"] for row in rows if row["name"] == name)
         return {"service": name, "revived": revived, "state": state}

@@ -299,9 +299,12 @@ def _unexplained(records: Sequence[Record], faults: Sequence[FaultLike]) -> Iter
                     f" after life {before.incarnation} (pid {before.pid})"
                 )
             explained = any(
-                member in fault.ends
-                and fault.at <= life.at
-                and (max(fault.at, fault.healed_at or 0.0) >= before.at or _fell_together(fault, before))
+                (
+                    member in fault.ends
+                    and fault.at <= life.at
+                    and (max(fault.at, fault.healed_at or 0.0) >= before.at or _fell_together(fault, before))
+                )
+                or _fell_as_understudy(fault, before)
                 for fault in faults
             )
             if not explained:
@@ -315,6 +318,11 @@ def _unexplained(records: Sequence[Record], faults: Sequence[FaultLike]) -> Iter
 def _fell_together(fault: FaultLike, life: Record) -> bool:
     """Whether *life* began in a process that was being ended already."""
     return fault.pid == life.pid and life.at - fault.at < LATENESS
+
+
+def _fell_as_understudy(fault: FaultLike, life: Record) -> bool:
+    """Whether *life* took over in a process that was meant to be killed while it was empty."""
+    return fault.name == "kill_understudy" and fault.pid == life.pid
 
 
 def _spared(records: Sequence[Record], faults: Sequence[FaultLike]) -> Iterable[str]:

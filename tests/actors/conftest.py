@@ -1,8 +1,7 @@
-"""What the tests of actors share: a run root of their own, and modules that far processes know too."""
+"""What the tests of actors share: run roots of their own, and modules that far processes know too."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -17,18 +16,14 @@ sys.path.insert(0, str(HERE))  # `distant`: classes that this process and a far 
 from distant import Far  # noqa: E402
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def run_root() -> Iterator[Path]:
-    """A private run root with a short path: sockets have room for 107 characters."""
+    """A run root of the module's own: processes that are killed here leave their sockets in it."""
     root = Path(tempfile.mkdtemp(prefix="us-", dir="/tmp"))
-    before = os.environ.get("UNDERSTUDY_RUN_ROOT")
-    os.environ["UNDERSTUDY_RUN_ROOT"] = str(root)
-    yield root
-    if before is None:
-        del os.environ["UNDERSTUDY_RUN_ROOT"]
-    else:
-        os.environ["UNDERSTUDY_RUN_ROOT"] = before
-    shutil.rmtree(root, ignore_errors=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNDERSTUDY_RUN_ROOT", str(root))
+        yield root
+    shutil.rmtree(root)
 
 
 @pytest.fixture(scope="module")

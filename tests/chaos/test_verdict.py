@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from supervisors.testing import Fault, Ledger, Record, check, read_ledger
@@ -140,6 +141,17 @@ def test_a_life_that_ended_without_a_cause_is_blast() -> None:
     [found] = check(records, [Fault(1, "kill", "desk/0", 4.9, ends=("desk/0",))], now=NOW).blast
 
     assert found.startswith("desk/1 began life 2")
+
+
+def test_an_understudy_that_took_over_before_it_was_killed_explains_the_end_of_that_life() -> None:
+    lives = [born("desk/0", 1, 1), born("desk/0", 2, 5, pid=8), born("desk/0", 3, 6, pid=9)]
+    killed, understudy = (
+        Fault(1, "kill", "desk/0", 4.9, ends=("desk/0",)),
+        Fault(2, "kill_understudy", "", 4.95),
+    )
+
+    assert check(lives, [killed, replace(understudy, pid=8)], now=NOW).is_clean
+    assert len(check(lives, [killed, replace(understudy, pid=7)], now=NOW).blast) == 1
 
 
 def test_one_fault_explains_one_more_life_unless_it_lasts() -> None:

@@ -19,26 +19,15 @@ import pytest
 
 from actors.testing import wait_until_sync
 from supervisors import settings
+from tests.marked import MARK, marked_processes
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-MARK = "UNDERSTUDY_TEST_SESSION"
 COMMAND = [sys.executable, "-m", "supervisors.cli"]
 
 
 wait_until = partial(wait_until_sync, timeout=30.0)
 """The first true value of a condition; fails the test when there is none in time."""
-
-
-def marked_processes(mark: str) -> dict[int, str]:
-    """Living processes that inherited *mark*, with their command lines."""
-    found = {}
-    needle = f"{MARK}={mark}".encode()
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if needle in (path / "environ").read_bytes().split(b"\0"):
-                found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120]
-    return found
 
 
 class Understudy:
@@ -165,9 +154,22 @@ def shared() -> Iterator[Understudy]:
         yield understudy
 
 
+@pytest.fixture
+def joining(understudy: Understudy, address: str) -> tuple[str, str]:
+    """Options of `up` for the shared cluster, whose token the user gets: where no other cluster is to end."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        understudy.environment[name] = os.environ[name]
+    return "--address", address
+
+
 @pytest.fixture(scope="session")
 def bistro() -> str:
     return str(HERE / "bistro.py")
+
+
+@pytest.fixture(scope="session")
+def kiosk() -> str:
+    return str(HERE / "kiosk.py")
 
 
 @pytest.fixture(scope="session")

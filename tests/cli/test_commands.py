@@ -402,8 +402,17 @@ class TestLogs:
         assert "is no regular expression" in us("logs", "--grep", "(").stderr
 
 
-class TestTop:
-    def test_it_looks_again_and_again_also_over_lives_of_the_stage(self, us: Any, until: Any) -> None:
+class TestAStageThatIsKilled:
+    def test_up_says_that_it_is_away_and_back(self, us: Any, up: Any) -> None:
+        stage = loads(us("ps", "-o", "json"))["stage"]
+
+        os.kill(stage["pid"], signal.SIGKILL)
+
+        up.wait_line("the stage is away")
+        up.wait_line(f"the stage is back (epoch {stage['epoch'] + 1})")
+        assert loads(us("ps", "-o", "json"))["stage"]["epoch"] == stage["epoch"] + 1
+
+    def test_top_looks_again_and_again_also_over_its_lives(self, us: Any, until: Any) -> None:
         looking = us.start("top", "--period", "0.2", "-o", "json")
         first = json.loads(looking.wait_line("stage"))["stage"]
         os.kill(first["pid"], signal.SIGKILL)

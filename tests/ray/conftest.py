@@ -1,22 +1,11 @@
-"""
-One Ray cluster for all tests, owned by a house of ours like any app's; tests join it with `run(address=…)`.
-
-Everything lives in one short directory under /tmp, and every process inherits a mark in its
-environment: when the session ends, nothing that carries it may be left.
-"""
+"""Apps on the cluster that all tests share, and what tests want to see of them."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
-import secrets
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,90 +17,14 @@ import pytest
 from actors.errors import ActorError
 from actors.testing import wait_until_sync
 from supervisors import App, Cluster, Service, settings
+from tests.marked import MARK, marked_processes
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-MARK = "UNDERSTUDY_TEST_SESSION"
 
 sys.path.insert(0, str(HERE))  # `players`, by the name that hosts know it by
 
-STAGE = """
-def open_nothing(config):
-    return object()
-"""
-
-
 wait_until = partial(wait_until_sync, timeout=20.0)
 """The first true value of a condition; fails the test when there is none in time."""
-
-
-def marked_processes(mark: str) -> dict[int, str]:
-    """Living processes that inherited *mark*, this one excepted, with their command lines."""
-    found = {}
-    needle = f"{MARK}={mark}".encode()
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if int(path.name) != os.getpid() and needle in (path / "environ").read_bytes().split(b"\0"):
-                found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120]
-    return found
-
-
-@pytest.fixture(scope="session", autouse=True)
-def run_root() -> Iterator[Path]:
-    """The run root of all apps of the session; at the end it is empty and no process is left."""
-    base = Path(tempfile.mkdtemp(prefix="ur-", dir="/tmp"))
-    home = base / "home"
-    home.mkdir()
-    root = base / "r"
-    root.mkdir(mode=0o700)
-    mark = secrets.token_hex(8)
-    changes = {settings.RUN_ROOT_VARIABLE: str(root), MARK: mark, "HOME": str(home)}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in changes.items():
-            patch.setenv(name, value)
-        yield root
-    give_up_at = time.monotonic() + 10
-    while (left := marked_processes(mark)) and time.monotonic() < give_up_at:
-        time.sleep(0.1)
-    files = [*root.rglob("*"), *home.rglob("*")]
-    shutil.rmtree(base)
-    assert (left, files) == ({}, [])
-
-
-@pytest.fixture(scope="session")
-def address(run_root: Path) -> Iterator[str]:
-    """The shared cluster: 4 CPUs, a GPU that is none, a custom resource and a label."""
-    (run_root.parent / "empty_stage.py").write_text(STAGE)
-    config = {
-        "app_name": "cluster",
-        "run_dir": str(run_root / "cluster"),
-        "num_cpus": 4,
-        "num_gpus": 1,
-        "labels": {"disk": "ssd"},
-        "resources": {"press": 1},
-        "sys_path": [str(run_root.parent)],
-        "opener": "empty_stage:open_nothing",
-    }
-    house = subprocess.Popen(
-        [sys.executable, "-m", "supervisors.house"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-        start_new_session=True,
-    )
-    assert house.stdin is not None
-    assert house.stdout is not None
-    house.stdin.write(json.dumps(config).encode() + b"\n")
-    house.stdin.flush()
-    phases = [json.loads(line) for line in itertools.islice(house.stdout, 3)]
-    assert [phase.get("phase") for phase in phases] == ["starting ray", "ray", "stage"], phases
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN_PATH", str(run_root / "cluster" / "ray-token"))
-        yield str(phases[1]["address"])
-    house.stdin.close()
-    assert house.wait(15) == 0
-    house.stdout.close()
 
 
 @dataclass

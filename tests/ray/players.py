@@ -210,14 +210,14 @@ class OnceBroken(Actor):
 
 
 class Slow(Chef):
-    """Takes its time to start."""
+    """Takes its time to start again."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self.seconds = seconds
 
     async def on_start(self) -> None:
-        await asyncio.sleep(self.seconds)
+        await asyncio.sleep(self.seconds if self.context.incarnation > 1 else 0)
 
 
 class Reluctant(Actor):

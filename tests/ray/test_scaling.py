@@ -111,7 +111,7 @@ class TestDraining:
     ) -> None:
         cluster.scale("bar", 3).result()
         leaving = cluster.service("bar").member(2)
-        running = leaving.options(timeout=60).ask(handler, 4)
+        running = leaving.options(timeout=60).ask(handler, 9)
         leaving.who().result()
         began_at = time.monotonic()
 
@@ -120,7 +120,7 @@ class TestDraining:
         with pytest.raises(Unavailable) as caught:
             running.result(10)
         assert caught.value.may_have_run
-        assert 0.9 < time.monotonic() - began_at < 3.5
+        assert 0.9 < time.monotonic() - began_at < 8
         assert cluster.service("bar").member(0).who().result()[0] == "bar/0"
 
 

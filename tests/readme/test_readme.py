@@ -1,7 +1,8 @@
 """
 Every snippet and command of the README runs as it stands there, except those that install.
 
-The snippets are taken from the file itself, so what a reader copies is what is tested here.
+The snippets are taken from the file itself, so what a reader copies is what is tested here. The
+first starts its own cluster as it does for the reader, the others join one: that costs less.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,17 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert left == [], "an app has left files behind"
     (root / "key").unlink(missing_ok=True)
     root.rmdir()
+
+
+@pytest.fixture
+def joins(address: str) -> Callable[[str], str]:
+    """A program of the README, on the cluster that is there instead of one of its own."""
+
+    def on_shared_cluster(program: str) -> str:
+        assert program.count("app.run()") == 1
+        return program.replace("app.run()", f"app.run(address={address!r})")
+
+    return on_shared_cluster
 
 
 def run(command: list[str], place: Path, code: int = 0) -> str:
@@ -104,8 +116,8 @@ def test_the_restaurant_runs_as_a_program(place: Path) -> None:
     assert [line.split(" ")[0] for line in lines[2:]] == ["soup", "fish", "toast"]
 
 
-def test_the_async_program_runs(place: Path) -> None:
-    (place / "program.py").write_text(ASYNC)
+def test_the_async_program_runs(place: Path, joins: Callable[[str], str]) -> None:
+    (place / "program.py").write_text(joins(ASYNC))
 
     out = run([sys.executable, "program.py"], place)
 
@@ -122,16 +134,16 @@ def test_the_program_in_one_process_runs(place: Path) -> None:
     assert out.splitlines()[2].startswith("1 [ChildInfo(id='a'")
 
 
-def test_the_group_restarts_what_the_readme_says(place: Path) -> None:
-    (place / "hotel.py").write_text(GROUP)
+def test_the_group_restarts_what_the_readme_says(place: Path, joins: Callable[[str], str]) -> None:
+    (place / "hotel.py").write_text(joins(GROUP))
 
     out = run([sys.executable, "hotel.py"], place)
 
     assert out.splitlines() == ["ValueError", "a room for two (life 1)"]
 
 
-def test_a_warm_understudy_takes_over(place: Path) -> None:
-    (place / "vision.py").write_text(WARM)
+def test_a_warm_understudy_takes_over(place: Path, joins: Callable[[str], str]) -> None:
+    (place / "vision.py").write_text(joins(WARM))
 
     first, second = run([sys.executable, "vision.py"], place).splitlines()
 

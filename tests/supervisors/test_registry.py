@@ -201,12 +201,23 @@ class TestPicking:
     def test_who_waits_hears_of_the_next_change_once(self, registry: Registry) -> None:
         registry.take([view(member(0, "restarting"))])
         heard: list[int] = []
-        registry.router("kitchen").when_changed(lambda: heard.append(1))
+        router = registry.router("kitchen")
+        assert router.when_changed(lambda: heard.append(1), router.changes)
 
         registry.take([view(member(0), version=2)])
         registry.take([view(member(0), version=3)])
 
         assert heard == [1]
+
+    def test_who_looked_before_the_last_change_does_not_wait_for_another(self, registry: Registry) -> None:
+        registry.take([view(member(0, "restarting"))])
+        router = registry.router("kitchen")
+        looked_at = router.changes
+        assert router.pick(None, ()) is None
+
+        registry.take([view(member(0), version=2)])
+
+        assert not router.when_changed(lambda: None, looked_at)
 
 
 class TestKeys:
