@@ -24,7 +24,7 @@ from actors._outlet import ARGUMENT, Outlet, RemotePipe
 from actors.errors import Cancelled, InvalidArgument, SerializationError, Unavailable
 from actors.ref import decoding
 from actors.reply import Reply, StreamReader
-from actors.stream import NOTHING, Limits, Window, is_stream, pack_limits
+from actors.stream import BETWEEN, INSIDE, NOTHING, Limits, Window, is_stream, pack_limits
 from actors.wire import Codec, Kind
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Feed:
             pipe = RemotePipe(system, peer, stream_id, Codec.PICKLE, ARGUMENT, leave)
             self._outlet = Outlet(pipe, NOTHING)
             return Sent(stream_id)
-        intake = Intake(system, self._what, self.allow, self.close)
+        intake = Intake(system, self._what, INSIDE, self.allow, self.close)
         self._outlet = Outlet(_IntakePipe(intake), NOTHING)
         return Incoming(intake)
 
@@ -251,6 +251,7 @@ def incoming(stream_id: int) -> Incoming:
     intake = Intake(
         system,
         "a stream of its caller",
+        BETWEEN,
         lambda limits: send(Kind.FED_READ, pack_limits(limits)),
         lambda: send(Kind.FED_CLOSED, b""),
     )
@@ -279,11 +280,12 @@ class Intake(Reply[Any]):
         self,
         system: ActorSystem,
         what: str,
+        window: Limits,
         raise_limits: Callable[[Limits], None],
         close: Callable[[], None],
     ) -> None:
         super().__init__(system)
-        self._open_items(Window(NOTHING))
+        self._open_items(Window(window, NOTHING))
         self._what = what
         self._raise_limits = raise_limits
         self._close = close
@@ -302,8 +304,8 @@ class Intake(Reply[Any]):
             self._has_asked = True
             self._raise_limits(self._window.raised())
 
-    def _taken(self, size: int) -> None:
-        if self._window.read(size) and not self._done:
+    def _taken(self, items: int, size: int) -> None:
+        if self._window.read(items, size) and not self._done:
             self._raise_limits(self._window.raised())
 
     def _drop(self) -> None:
@@ -349,7 +351,7 @@ class _IntakePipe:
         self._intake = intake
 
     def send(self, item: Any) -> int:
-        self._intake._push([(item, 0)])
+        self._intake._push([item], 0)
         return 0
 
     def end(self) -> None:

@@ -26,7 +26,7 @@ from actors import (
     SerializationError,
     Unavailable,
 )
-from actors.stream import WINDOW_BYTES, WINDOW_ITEMS
+from actors.stream import BETWEEN, INSIDE
 from actors.testing import FaultyTransport, memory_system, wait_until
 
 shade: ContextVar[str] = ContextVar("shade", default="plain")
@@ -195,9 +195,10 @@ async def cook(request: pytest.FixtureRequest, notes: list[Any]) -> AsyncIterato
         yield near.ref(f"{far.address}#{name}")
 
 
-def system_of(ref: Ref[Any]) -> ActorSystem:
-    system: ActorSystem = ref._bound()
-    return system
+@pytest.fixture
+def window(request: pytest.FixtureRequest, cook: Ref[Any]) -> int:
+    """Items that may lie unread on the way to the cook."""
+    return INSIDE.items if request.node.callspec.params["cook"] == "here" else BETWEEN.items
 
 
 # -- items, and the end ------------------------------------------------------------------------
@@ -257,7 +258,7 @@ async def test_an_actor_feeds_another_from_its_own_turn(cook: Ref[Any]) -> None:
 
 
 async def test_items_may_be_large(cook: Ref[Any]) -> None:
-    larder = Larder(item=bytes(WINDOW_BYTES * 2))
+    larder = Larder(item=bytes(BETWEEN.bytes * 2))
     async for _ in cook.doubled_on_thread(larder.numbers(5)):
         pass
     assert larder.made == 5
@@ -284,18 +285,18 @@ async def test_nothing_is_made_before_the_handler_asks(cook: Ref[Any]) -> None:
     assert larder.made == 0
 
 
-async def test_a_slow_handler_slows_the_caller(cook: Ref[Any], notes: list[Any]) -> None:
+async def test_a_slow_handler_slows_the_caller(cook: Ref[Any], notes: list[Any], window: int) -> None:
     larder = Larder()
     reply = cook.wait(larder.numbers())
-    await wait_until(lambda: larder.made == WINDOW_ITEMS)
+    await wait_until(lambda: larder.made == window)
     for _ in range(50):
         await asyncio.sleep(0)
-    assert (larder.made, notes) == (WINDOW_ITEMS, [0])
+    assert (larder.made, notes) == (window, [0])
     reply.cancel()
 
 
 async def test_bytes_count_between_processes(notes: list[Any]) -> None:
-    larder = Larder(item=bytes(WINDOW_BYTES // 4))
+    larder = Larder(item=bytes(BETWEEN.bytes // 4))
     async with memory_system(sinks=()) as near, memory_system(sinks=()) as far:
         cook = near.ref(f"{far.address}#{far.spawn(Cook, notes).name}")
         reply = cook.wait(larder.numbers())
@@ -309,11 +310,11 @@ async def test_bytes_count_between_processes(notes: list[Any]) -> None:
 # -- leaving early ---------------------------------------------------------------------------------
 
 
-async def test_a_handler_that_ends_early_ends_the_callers_generator(cook: Ref[Any]) -> None:
+async def test_a_handler_that_ends_early_ends_the_callers_generator(cook: Ref[Any], window: int) -> None:
     larder = Larder()
     assert await cook.first(larder.numbers()) == 0
     await wait_until(lambda: larder.ended)
-    assert larder.made <= WINDOW_ITEMS
+    assert larder.made <= window
 
 
 async def test_a_handler_that_fails_ends_it_too(cook: Ref[Any]) -> None:
@@ -488,13 +489,13 @@ async def test_ping_pong(cook: Ref[Any]) -> None:
 
 
 @pytest.mark.parametrize("method", ["doubled", "doubled_on_thread"])
-async def test_both_windows_full_is_no_deadlock(cook: Ref[Any], method: str) -> None:
+async def test_both_windows_full_is_no_deadlock(cook: Ref[Any], method: str, window: int) -> None:
     larder = Larder()
-    reply = cook.ask(method, larder.numbers(20 * WINDOW_ITEMS))
-    await wait_until(lambda: larder.made >= 2 * WINDOW_ITEMS)  # one at each end, and nobody reads
+    reply = cook.ask(method, larder.numbers(20 * window))
+    await wait_until(lambda: larder.made >= 2 * window)  # one at each end, and nobody reads
     await asyncio.sleep(0.02)
-    assert larder.made <= 2 * WINDOW_ITEMS + 1
-    assert [item async for item in reply] == [2 * n for n in range(20 * WINDOW_ITEMS)]
+    assert larder.made <= 2 * window + 1
+    assert [item async for item in reply] == [2 * n for n in range(20 * window)]
     await wait_until(lambda: larder.ended == "end")
 
 
@@ -512,10 +513,12 @@ async def test_break_ends_all_four_ends(cook: Ref[Any], notes: list[Any]) -> Non
     assert await cook.plate(1) == [1]
 
 
-async def test_dropping_a_reply_nobody_has_read_ends_all_four_ends(cook: Ref[Any], notes: list[Any]) -> None:
+async def test_dropping_a_reply_nobody_has_read_ends_all_four_ends(
+    cook: Ref[Any], notes: list[Any], window: int
+) -> None:
     larder = Larder()
     reply = cook.doubled(larder.numbers())
-    await wait_until(lambda: larder.made >= WINDOW_ITEMS)
+    await wait_until(lambda: larder.made >= window)
     del reply
     await wait_until(lambda: larder.ended)
     await wait_until(lambda: notes == ["doubled closed"])
