@@ -55,7 +55,7 @@ _WAITS = 8
 _CLOSE = 0.0001
 """Seconds: not a question and its answer apart."""
 
-_ENOUGH = 64
+_ENOUGH = 128
 """Items that wait for no more."""
 
 _LINGER = 0.02
