@@ -156,10 +156,10 @@ class Reply(Generic[T]):
         if self._done:
             self._call_back()
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[T]:
         return StreamReader(self)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T]:
         return StreamReader(self)
 
     def __bool__(self) -> bool:

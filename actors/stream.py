@@ -36,7 +36,7 @@ The window between two processes: what may be on its way or lie unread. One item
 A stream of answers may send it before its reader has said anything.
 """
 
-# With 512 an item took 1.6 µs instead of 1.8, and 512 arrays would lie there.
+# With 512 an item took 1.7 µs instead of 1.95, and 512 arrays could lie there.
 INSIDE = Limits(32, 1024 * 1024)
 """The window inside a process, where nothing is copied and items have no size."""
 
