@@ -103,7 +103,7 @@ class Feeds:
 
     async def wait_ended(self) -> None:
         """Give the iterators whose calls have failed a moment for their `finally`; on the system's loop."""
-        own = [task for task in self._pumps if task.get_loop() is self._system._loop]
+        own = [task for task in list(self._pumps) if task.get_loop() is self._system._loop]
         if own:
             await asyncio.wait(own, timeout=_LAST_TURN)
 
@@ -126,6 +126,7 @@ class Feed:
             self._loop, self._thread = system._loop, system._loop_thread
         self._outlet: Outlet | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_pumping = False
         self._is_closed = False
 
     def send_to(self, place: Cell | str) -> Any:
@@ -171,7 +172,7 @@ class Feed:
         self._detach(f"{self._what} is over")
         if self._task is None:
             self._start(self._end_iterator())
-        else:
+        elif self._is_pumping:  # else its first step ends it: cancelled before that, it would never run
             self._task.cancel()
 
     def _detach(self, reason: str) -> None:
@@ -188,6 +189,7 @@ class Feed:
     async def _pump(self) -> None:
         outlet, following = self._outlet, self._iterator.__anext__
         assert outlet is not None
+        self._is_pumping = True
         count = 0
         try:
             while not outlet.is_closed:

@@ -420,6 +420,19 @@ async def test_a_call_to_nobody_ends_the_stream(cook: Ref[Any]) -> None:
     await wait_until(lambda: larder.ended == "GeneratorExit")
 
 
+async def test_a_pump_that_is_closed_before_its_first_step_still_ends_its_iterator(notes: list[Any]) -> None:
+    larder = Larder()
+    async with ActorSystem(sinks=()) as system:
+        reader = larder.numbers()
+        await anext(reader)
+        reply = system.spawn(Cook, notes).wait(reader)
+        [feed] = system._feeds._of_call[reply]
+        feed.allow(INSIDE)
+        feed.close()
+        await wait_until(lambda: larder.ended == "GeneratorExit")
+        reply.cancel()
+
+
 # -- errors ------------------------------------------------------------------------------------------
 
 
