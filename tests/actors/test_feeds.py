@@ -7,6 +7,8 @@ Async iterators as arguments, and both directions at once: in one system, and be
 from __future__ import annotations
 
 import asyncio
+import gc
+import random
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
@@ -185,14 +187,27 @@ def notes() -> list[Any]:
 
 @pytest.fixture(params=["here", "there"])
 async def cook(request: pytest.FixtureRequest, notes: list[Any]) -> AsyncIterator[Ref[Any]]:
-    """A cook of this system, or of another one."""
+    """A cook of this system, or of another one; nothing of any stream is left afterwards."""
     if request.param == "here":
         async with ActorSystem(sinks=()) as system:
             yield system.spawn(Cook, notes)
+            await wait_until(lambda: not left_of_streams(system))
         return
     async with memory_system(sinks=()) as near, memory_system(sinks=()) as far:
         name = far.spawn(Cook, notes).name
         yield near.ref(f"{far.address}#{name}")
+        await wait_until(lambda: not left_of_streams(near, far))
+
+
+def left_of_streams(*systems: ActorSystem) -> list[Any]:
+    """What the systems still know of streams and calls."""
+    gc.collect()
+    left: list[Any] = []
+    for system in systems:
+        left += [*system._calls.waiting(), *system._feeds._sent, *system._feeds._pumps]
+        for peer in system._remote._peers.values() if system._remote is not None else ():
+            left += [*peer.serving, *peer.intakes]
+    return left
 
 
 @pytest.fixture
@@ -591,6 +606,57 @@ async def test_a_program_on_another_loop_than_the_systems_runs_its_generators_it
         assert seen == {threading.get_ident()}
     finally:
         await asyncio.to_thread(system.__exit__)
+
+
+# -- by chance -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whatever_ends_first_everything_ends(cook: Ref[Any], notes: list[Any], seed: int) -> None:
+    """Two-way streams that end, fail, are left, cancelled and dropped at random, many at a time."""
+    chance = random.Random(seed)
+    begun: list[int] = []
+    ended: list[int] = []
+
+    async def play(number: int) -> None:
+        made, read = chance.randrange(200), chance.randrange(200)
+        fails = chance.random() < 0.3
+
+        async def source() -> AsyncIterator[int]:
+            begun.append(number)
+            try:
+                for n in range(made):
+                    yield n
+                    if chance.random() < 0.1:
+                        await asyncio.sleep(0)
+                if fails:
+                    raise Spoiled("milk")
+            finally:
+                ended.append(number)
+
+        method = chance.choice(["doubled", "doubled_on_thread"])
+        reply = cook.options(timeout=20).ask(method, source())
+        heard = []
+        try:
+            async for item in reply:
+                heard.append(item)
+                if len(heard) == read:
+                    if chance.random() < 0.5:
+                        reply.cancel()
+                    break
+            else:
+                assert len(heard) == made
+                assert not fails
+        except Spoiled:
+            assert fails
+            assert len(heard) == made
+        assert heard == [2 * n for n in range(len(heard))]
+
+    await asyncio.gather(*map(play, range(40)))
+
+    await wait_until(lambda: sorted(ended) == sorted(begun))
+    assert len(begun) > 20
+    assert await cook.plate("alive") == ["alive"]
 
 
 # -- what is lost on the way -----------------------------------------------------------------------------
