@@ -225,6 +225,7 @@ class Reply(Generic[T]):
             self._lose_items()
             return
         if self._items is None:
+            self._batch = []
             self._items = deque()
         self._resolve(None)
 

@@ -176,6 +176,14 @@ async def test_an_empty_stream_ends_at_once(system: ActorSystem, ended: list[str
     assert await items_of(system.spawn(Kitchen, ended).courses([])) == []
 
 
+async def test_what_has_ended_can_still_be_read(system: ActorSystem, ended: list[str]) -> None:
+    kitchen = system.spawn(Kitchen, ended)
+    nothing, something = kitchen.courses([]), kitchen.courses(["soup", "fish"])
+    await wait_until(lambda: nothing.done and something.done)
+    assert await items_of(nothing) == []
+    assert await items_of(something) == ["soup", "fish"]
+
+
 async def test_a_stream_is_read_once(system: ActorSystem, ended: list[str]) -> None:
     reply = system.spawn(Kitchen, ended).courses([1, 2, 3])
     assert await items_of(reply) == [1, 2, 3]
