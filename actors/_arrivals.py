@@ -27,7 +27,7 @@ from actors.exit import Exit, Terminated
 from actors.pickling import loads
 from actors.ref import Ref, decoding
 from actors.reply import Reply
-from actors.stream import sized, unpack_batch, unpack_limits, unpack_total
+from actors.stream import unpack_batch, unpack_limits, unpack_total
 from actors.wire import BadFrame, Codec, Envelope, Kind, Parts, Sealer, envelopes, target_of
 
 if TYPE_CHECKING:
@@ -188,20 +188,20 @@ class Arrivals:
             self._late(peer, one)
             return
         try:
-            first, items = self._items(peer, one)
+            items, size, first = self._items(peer, one)
         except Exception as error:
             calls.fail(call, _undecodable(call, error))
             self._remote.cancel(call)
         else:
-            if not call._answer_items(items, first):
+            if not call._answer_items(items, size, first):
                 self._remote.cancel(call)
 
-    def _items(self, peer: Peer, one: Envelope) -> tuple[int | None, list[tuple[Any, int]]]:
-        """The items in an envelope with their bytes, and the number of the first where that is known."""
+    def _items(self, peer: Peer, one: Envelope) -> tuple[list[Any], int, int | None]:
+        """The items in an envelope, their bytes, and the number of the first where that is known."""
         if one.codec != _PICKLE or not self._unpickles:
-            return None, [(self._decode(peer, one.codec, one.body), size_of(one.codec, one.body))]
-        first, bodies = unpack_batch(one.body)
-        return first, sized(map(pickling.loads, bodies), map(len, bodies))
+            return [self._decode(peer, one.codec, one.body)], size_of(one.codec, one.body), None
+        first, bodies, size = unpack_batch(one.body)
+        return list(map(pickling.loads, bodies)), size, first
 
     def _end(self, peer: Peer, one: Envelope) -> None:
         call = self._system._calls.find(one.call_id)
@@ -233,8 +233,7 @@ class Arrivals:
             self._late(peer, one)
             return
         try:
-            first, items = self._items(peer, one)
-            intake._push(items, first)
+            intake._push(*self._items(peer, one))
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             intake._reject(SerializationError(f"the receiver cannot decode an item: {reason}"))

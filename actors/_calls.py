@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from actors import foreign
@@ -20,7 +20,7 @@ from actors.clock import Clock, Timer
 from actors.errors import Cancelled, DeadlineExceeded, Unavailable
 from actors.events import DeadLettered, ReplyUnread
 from actors.reply import Reply
-from actors.stream import Limits, Window, pack_limits
+from actors.stream import BETWEEN, INSIDE, Limits, Window, pack_limits
 from actors.wire import Kind
 
 if TYPE_CHECKING:
@@ -90,8 +90,9 @@ class Call(Reply[Any]):
     def cancel(self) -> None:
         if not self._done:
             self.system._calls.cancel(self)
-            if self._items:
+            if self._items is not None:
                 self._items.clear()  # nobody wants what lies there unread either
+                self._batch.clear()
 
     def retry(self, error: BaseException) -> bool:
         """Asked, with a tag, before *error* settles it: True when it is sent again instead."""
@@ -147,17 +148,17 @@ class Call(Reply[Any]):
     def _open_outlet(self) -> Outlet | None:
         from actors._outlet import CallPipe, Outlet
 
-        return Outlet(CallPipe(self))
+        return Outlet(CallPipe(self), INSIDE)
 
-    def _answer_items(self, items: Sequence[tuple[Any, int]], first: int | None = None) -> bool:
-        """Items that came, with their bytes; False when some before them are missing (`Reply._push`)."""
+    def _answer_items(self, items: list[Any], size: int, first: int | None = None) -> bool:
+        """Items that came; False when some before them are missing (`Reply._push`)."""
         if self._items is None:
-            self._open_items(Window())
+            self._open_items(Window(BETWEEN if self.message is None else INSIDE))
         if not (self._streams or self._is_loose):
             # Until somebody reads, the first deadline stands and only the caller holds it.
             self._is_loose = True
             self.system._calls.loosen(self)
-        if not self._push(items, first):
+        if not self._push(items, size, first):
             self.system._calls.take(self.call_id)
             return False
         if self._streams:
@@ -177,8 +178,8 @@ class Call(Reply[Any]):
             if self.message is not None and self.message.life is None:
                 self.message.deadline_at = self.deadline_at  # it still waits for its actor
 
-    def _taken(self, size: int) -> None:
-        if self._window.read(size) and not self._done:
+    def _taken(self, items: int, size: int) -> None:
+        if self._window.read(items, size) and not self._done:
             self._raise_limits()
         if not self._items:
             self._expect_item()

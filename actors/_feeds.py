@@ -24,7 +24,7 @@ from actors._outlet import ARGUMENT, Outlet, RemotePipe
 from actors.errors import Cancelled, InvalidArgument, SerializationError, Unavailable
 from actors.ref import decoding
 from actors.reply import Reply, StreamReader
-from actors.stream import NOTHING, Limits, Window, is_stream, pack_limits
+from actors.stream import BETWEEN, INSIDE, NOTHING, Limits, Window, is_stream, pack_limits
 from actors.wire import Codec, Kind
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Feeds:
 
     async def wait_ended(self) -> None:
         """Give the iterators whose calls have failed a moment for their `finally`; on the system's loop."""
-        own = [task for task in self._pumps if task.get_loop() is self._system._loop]
+        own = [task for task in list(self._pumps) if task.get_loop() is self._system._loop]
         if own:
             await asyncio.wait(own, timeout=_LAST_TURN)
 
@@ -126,6 +126,7 @@ class Feed:
             self._loop, self._thread = system._loop, system._loop_thread
         self._outlet: Outlet | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_pumping = False
         self._is_closed = False
 
     def send_to(self, place: Cell | str) -> Any:
@@ -140,7 +141,7 @@ class Feed:
             pipe = RemotePipe(system, peer, stream_id, Codec.PICKLE, ARGUMENT, leave)
             self._outlet = Outlet(pipe, NOTHING)
             return Sent(stream_id)
-        intake = Intake(system, self._what, self.allow, self.close)
+        intake = Intake(system, self._what, INSIDE, self.allow, self.close)
         self._outlet = Outlet(_IntakePipe(intake), NOTHING)
         return Incoming(intake)
 
@@ -171,7 +172,7 @@ class Feed:
         self._detach(f"{self._what} is over")
         if self._task is None:
             self._start(self._end_iterator())
-        else:
+        elif self._is_pumping:  # else its first step ends it: cancelled before that, it would never run
             self._task.cancel()
 
     def _detach(self, reason: str) -> None:
@@ -188,6 +189,7 @@ class Feed:
     async def _pump(self) -> None:
         outlet, following = self._outlet, self._iterator.__anext__
         assert outlet is not None
+        self._is_pumping = True
         count = 0
         try:
             while not outlet.is_closed:
@@ -251,6 +253,7 @@ def incoming(stream_id: int) -> Incoming:
     intake = Intake(
         system,
         "a stream of its caller",
+        BETWEEN,
         lambda limits: send(Kind.FED_READ, pack_limits(limits)),
         lambda: send(Kind.FED_CLOSED, b""),
     )
@@ -279,11 +282,12 @@ class Intake(Reply[Any]):
         self,
         system: ActorSystem,
         what: str,
+        window: Limits,
         raise_limits: Callable[[Limits], None],
         close: Callable[[], None],
     ) -> None:
         super().__init__(system)
-        self._open_items(Window(NOTHING))
+        self._open_items(Window(window, NOTHING))
         self._what = what
         self._raise_limits = raise_limits
         self._close = close
@@ -302,8 +306,8 @@ class Intake(Reply[Any]):
             self._has_asked = True
             self._raise_limits(self._window.raised())
 
-    def _taken(self, size: int) -> None:
-        if self._window.read(size) and not self._done:
+    def _taken(self, items: int, size: int) -> None:
+        if self._window.read(items, size) and not self._done:
             self._raise_limits(self._window.raised())
 
     def _drop(self) -> None:
@@ -349,7 +353,7 @@ class _IntakePipe:
         self._intake = intake
 
     def send(self, item: Any) -> int:
-        self._intake._push([(item, 0)])
+        self._intake._push([item], 0)
         return 0
 
     def end(self) -> None:

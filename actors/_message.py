@@ -19,6 +19,7 @@ from actors._shared import SHARED_FROM
 from actors.errors import SerializationError
 from actors.foreign import plain_error, to_json
 from actors.ref import Ref
+from actors.stream import BETWEEN
 from actors.wire import Codec, Kind
 
 if TYPE_CHECKING:
@@ -270,7 +271,7 @@ class RemoteAsk(RemoteMessage):
 
         peer, call_id = self._peer, self._call_id
         served = partial(peer.serving.pop, call_id, None)
-        return Outlet(RemotePipe(self._remote._system, peer, call_id, self._codec, ANSWERS, served))
+        return Outlet(RemotePipe(self._remote._system, peer, call_id, self._codec, ANSWERS, served), BETWEEN)
 
     def _encode(self, value: Any) -> tuple[int, bytes]:
         if self._codec == _PICKLE:

@@ -23,7 +23,7 @@ from actors._shared import parcel
 from actors._threads import waiting
 from actors.foreign import to_json
 from actors.reply import mark_passed_through, wake_loop
-from actors.stream import AT_FIRST, Credit, Limits, pack_batch, pack_total
+from actors.stream import Credit, Limits, pack_batch, pack_total
 from actors.wire import Codec, Kind
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Outlet:
 
     __slots__ = ("_credit", "_pipe", "_wakers", "is_closed", "is_open")
 
-    def __init__(self, pipe: Pipe, limits: Limits = AT_FIRST) -> None:
+    def __init__(self, pipe: Pipe, limits: Limits) -> None:
         self._pipe = pipe
         self._credit = Credit(limits)
         self._wakers: list[Callable[[], None]] = []
@@ -320,7 +320,7 @@ class CallPipe:
 
     def _push(self, item: Any) -> None:
         if (call := self._call()) is not None:
-            call._answer_items([(item, 0)])
+            call._answer_items([item], 0)
 
     def end(self) -> None:
         self._system._on_loop(self._end)

@@ -59,8 +59,8 @@ _WAITS = 8
 _CLOSE = 0.0001
 """Seconds: not a question and its answer apart."""
 
-_ENOUGH = 64
-"""Items that wait for no more."""
+_ENOUGH = 128
+"""Items that wait for no more; with 64 a small one took both processes 5.2 µs of CPU instead of 3.9."""
 
 _LINGER = 0.02
 """Seconds between the last frame handed to nng and closing its socket, which drops what is unwritten."""
@@ -465,7 +465,7 @@ class Remote:
 
     def _flush_batches(self, turns: int, before: int) -> None:
         # A generator that awaits between its items makes one a turn. While they come like that, a few
-        # leave together: 17 µs an item instead of 33.
+        # leave together: 12 µs an item instead of 29.
         if turns and len(self._batches) <= turns:
             items = sum(pipe.items_waiting for pipe in self._batches)
             if before < items < _ENOUGH:

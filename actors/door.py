@@ -19,7 +19,7 @@ from actors._peers import Peer
 from actors.address import host_id_of
 from actors.errors import DeadlineExceeded, SerializationError, Unavailable
 from actors.foreign import ForeignError
-from actors.stream import Window, pack_limits
+from actors.stream import BETWEEN, Window, pack_limits
 from actors.transport import open_nng
 from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelope, envelopes, head_of
 
@@ -62,7 +62,7 @@ class Door:
     def stream(self, actor: str, method: str, *args: Any, timeout: float | None = None) -> Iterator[Any]:
         """The items of a stream; *timeout* is between two. Leaving it early ends it at the far side."""
         call_id = self._send(actor, method, args, timeout)
-        window = Window()
+        window = Window(BETWEEN)
         ended = False
         try:
             while True:
@@ -73,7 +73,7 @@ class Door:
                 if ended:
                     return
                 yield json.loads(bytes(answer.body))
-                if window.read(len(answer.body)):
+                if window.read(1, len(answer.body)):
                     self._say(Kind.READ, call_id, pack_limits(window.raised()))
         finally:
             if not ended:

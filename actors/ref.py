@@ -119,6 +119,10 @@ class Ref(Generic[A]):
         `ActorStopped`, `NotFound`, `UnknownMethod`, `InvalidArgument`, `MailboxFull`,
         `StartFailed`, `SerializationError`. The timeout is the class's `ask_timeout`
         (5 s), or what `options(timeout=…)` says.
+
+        An async iterator among the arguments travels item by item, as the handler reads it
+        (`async for`, in `def` handlers `for`). It runs here, in the caller's context; it is
+        closed when the call has its outcome, and what it raises, the handler gets.
         """
         ref = self if type(method) is str or idempotency_of(method) is None else self._knowing(method)
         return self._bound()._ask(ref, method_name(method), args, kwargs)
@@ -159,7 +163,9 @@ class Ref(Generic[A]):
         """
         Call a method that is a stream; read the reply with `async for` or `for`, once.
 
-        The timeout (30 s) is between items. Leaving the loop early ends the stream at the far end.
+        The timeout (30 s) is between items, while none lies unread. Leaving the loop early ends
+        the stream at the far end. A slow reader slows the writer: at most 512 items or 1 MiB
+        lie unread between processes, 32 items inside one. Arguments as in `ask`.
         """
         return self._bound()._ask(self, method_name(method), args, kwargs, streams=True)
 

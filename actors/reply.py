@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -71,6 +71,8 @@ class Reply(Generic[T]):
 
     __slots__ = (
         "__weakref__",
+        "_batch",
+        "_batch_size",
         "_callbacks",
         "_done",
         "_error",
@@ -83,8 +85,12 @@ class Reply(Generic[T]):
         "_window",
     )
 
+    # Of a stream alone, from its first item on.
     _window: Window
-    """Of a stream, from its first item on."""
+    _batch: list[Any]
+    """What is being read; `_items` come behind."""
+    _batch_size: tuple[int, int]
+    """Items and bytes of the whole."""
 
     def __init__(self, system: ActorSystem | None = None) -> None:
         self._system = system
@@ -93,7 +99,8 @@ class Reply(Generic[T]):
         self._read = False
         self._value: Any = _NOT_YET
         self._error: BaseException | None = None
-        self._items: deque[tuple[Any, int]] | None = None
+        self._items: deque[tuple[list[Any], int]] | None = None
+        """Of a stream: items as they came together, the last one first, and their bytes."""
         self._waiters: list[Callable[[], None]] = []
         """Whoever waits for an outcome or an item; woken once."""
         self._callbacks: list[Callable[[Reply[T]], None]] | None = None
@@ -152,10 +159,10 @@ class Reply(Generic[T]):
         if self._done:
             self._call_back()
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[T]:
         return StreamReader(self)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T]:
         return StreamReader(self)
 
     def __bool__(self) -> bool:
@@ -193,22 +200,24 @@ class Reply(Generic[T]):
     def _open_items(self, window: Window) -> None:
         """It is a stream: its items come next."""
         self._window = window
+        self._batch = []
         self._items = deque()
 
-    def _push(self, items: Sequence[tuple[Any, int]], first: int | None = None) -> bool:
+    def _push(self, items: list[Any], size: int, first: int | None = None) -> bool:
         """
-        More items of a stream, each with its bytes; *first* is the number of the first one.
+        More items of a stream, *size* bytes in all; *first* is the number of the first one.
 
-        False, and the end of the stream, when items before it are missing.
+        The list is given away. False, and the end of the stream, when items before it are missing.
         """
-        if self._done:
+        if self._done or not items:
             return True
         assert self._items is not None
         if first is not None and first != self._window.arrived:
             self._lose_items()
             return False
         self._window.arrived += len(items)
-        self._items.extend(items)
+        items.reverse()  # the reader takes them from the end
+        self._items.append((items, size))
         if self._waiters:
             self._wake()
         return True
@@ -219,6 +228,7 @@ class Reply(Generic[T]):
             self._lose_items()
             return
         if self._items is None:
+            self._batch = []
             self._items = deque()
         self._resolve(None)
 
@@ -234,8 +244,19 @@ class Reply(Generic[T]):
     def _begin_reading(self) -> None:
         """A reader iterates: from here the timeout is the one between items."""
 
-    def _taken(self, size: int) -> None:
-        """The reader has taken an item of *size* bytes."""
+    def _refill(self) -> bool:
+        """The reader has read what it had; False when nothing more lies there."""
+        if not self._items:
+            return False
+        try:
+            self._batch, size = self._items.popleft()
+        except IndexError:
+            return False  # a cancel has dropped it
+        self._batch_size = len(self._batch), size
+        return True
+
+    def _taken(self, items: int, size: int) -> None:
+        """The reader has taken the last one of *items*, *size* bytes in all."""
 
     def _unwrap(self) -> T:
         self._read = True
@@ -391,6 +412,8 @@ class StreamReader:
 
     def __init__(self, reply: Reply[Any]) -> None:
         self._reply = reply
+        if reply._items is None:
+            reply._batch = []
         reply._begin_reading()
 
     def __aiter__(self) -> StreamReader:
@@ -401,31 +424,48 @@ class StreamReader:
 
     async def __anext__(self) -> Any:
         reply = self._reply
-        while not (reply._items or reply._done):
-            future = reply._future()
-            try:
-                await future
-            except asyncio.CancelledError:
-                reply.cancel()
-                raise
-        return self._take(StopAsyncIteration)
+        while True:
+            batch = reply._batch
+            if batch:
+                try:
+                    item = batch.pop()
+                except IndexError:
+                    continue  # a cancel has dropped them
+                if not batch:
+                    reply._taken(*reply._batch_size)
+                return item
+            # Asked first: what came before the end is there by then.
+            done = reply._done
+            if not reply._refill():
+                if done:
+                    return self._end(StopAsyncIteration)
+                future = reply._future()
+                try:
+                    await future
+                except asyncio.CancelledError:
+                    reply.cancel()
+                    raise
 
     def __next__(self) -> Any:
         reply = self._reply
-        if not reply._items:
-            reply._wait(None, lambda: bool(reply._items) or reply._done)
-        return self._take(StopIteration)
-
-    def _take(self, end: type[Exception]) -> Any:
-        reply = self._reply
-        if reply._items:
-            try:
-                item, size = reply._items.popleft()
-            except IndexError:
-                pass  # a cancel has dropped them
-            else:
-                reply._taken(size)
+        while True:
+            batch = reply._batch
+            if batch:
+                try:
+                    item = batch.pop()
+                except IndexError:
+                    continue
+                if not batch:
+                    reply._taken(*reply._batch_size)
                 return item
+            done = reply._done
+            if not reply._refill():
+                if done:
+                    return self._end(StopIteration)
+                reply._wait(None, lambda: bool(reply._items) or reply._done)
+
+    def _end(self, end: type[Exception]) -> Any:
+        reply = self._reply
         reply._read = True
         if reply._error is not None:
             reply._unwrap()

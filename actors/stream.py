@@ -10,20 +10,9 @@ waits for a writer that waits for him.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
-
-# A small item between two processes on one core took 10.2 µs with a window of 32, 6.7 with 64,
-# 5.2 with 256, 4.8 with 1,024.
-WINDOW_ITEMS = 256
-"""Items that may be on their way or lie unread."""
-
-# 4 MiB doubles the rate of items of 1 MB (1.7 to 3.4 GB/s) and helps neither 64 KB nor 8 MB;
-# a thousand streams that nobody reads would hold four times as much.
-
-WINDOW_BYTES = 1024 * 1024
-"""Bytes of the same, as sent; one item may reach beyond. Inside a process only items count."""
 
 _BATCH = struct.Struct("!QI")
 _LIMITS = struct.Struct("!QQ")
@@ -37,9 +26,21 @@ class Limits(NamedTuple):
     bytes: int
 
 
+# A small item between two processes on one core took 10.2 µs with a window of 32 items, 6.7 with
+# 64, 5.2 with 256, 4.9 with 512. 4 MiB would double the rate of items of 1 MB (1.7 to 3.4 GB/s)
+# and help neither 64 KB nor 8 MB; a thousand streams that nobody reads would hold four times as much.
+BETWEEN = Limits(512, 1024 * 1024)
+"""
+The window between two processes: what may be on its way or lie unread. One item may reach beyond.
+
+A stream of answers may send it before its reader has said anything.
+"""
+
+# With 512 an item took 1.7 µs instead of 1.95, and 512 arrays could lie there.
+INSIDE = Limits(32, 1024 * 1024)
+"""The window inside a process, where nothing is copied and items have no size."""
+
 NOTHING = Limits(0, 0)
-AT_FIRST = Limits(WINDOW_ITEMS, WINDOW_BYTES)
-"""What a stream of answers may send before its reader has said anything."""
 
 
 class Credit:
@@ -47,7 +48,7 @@ class Credit:
 
     __slots__ = ("_allowed_bytes", "_allowed_items", "bytes", "items")
 
-    def __init__(self, limits: Limits = AT_FIRST) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.items = 0
         self.bytes = 0
         self._allowed_items, self._allowed_bytes = limits
@@ -72,31 +73,32 @@ class Credit:
 class Window:
     """The reader's side: what came, what was read of it, and what the writer was told."""
 
-    __slots__ = ("_least_bytes", "_least_items", "arrived", "bytes", "items")
+    __slots__ = ("_least_bytes", "_least_items", "_size", "arrived", "bytes", "items")
 
-    def __init__(self, limits: Limits = AT_FIRST) -> None:
+    def __init__(self, size: Limits, limits: Limits | None = None) -> None:
+        self._size = size
         self.arrived = 0
         """Items that came so far."""
         self.items = 0
         """Items read so far."""
         self.bytes = 0
-        self._told(limits)
+        self._told(size if limits is None else limits)
 
-    def read(self, size: int) -> bool:
-        """An item of *size* bytes is read; True when the writer should hear of it (`raised`)."""
-        self.items += 1
+    def read(self, items: int, size: int) -> bool:
+        """*items* of *size* bytes in all are read; True when the writer should hear of it (`raised`)."""
+        self.items += items
         self.bytes += size
         return self.items >= self._least_items or self.bytes >= self._least_bytes
 
     def raised(self) -> Limits:
         """The limits to tell the writer now: a whole window from what is read."""
-        limits = Limits(self.items + WINDOW_ITEMS, self.bytes + WINDOW_BYTES)
+        limits = Limits(self.items + self._size.items, self.bytes + self._size.bytes)
         self._told(limits)
         return limits
 
     def _told(self, limits: Limits) -> None:
-        self._least_items = limits.items - WINDOW_ITEMS // 2
-        self._least_bytes = limits.bytes - WINDOW_BYTES // 2
+        self._least_items = limits.items - self._size.items // 2
+        self._least_bytes = limits.bytes - self._size.bytes // 2
 
 
 def is_stream(value: Any) -> bool:
@@ -120,8 +122,8 @@ def pack_batch(first: int, bodies: Sequence[bytes]) -> bytes:
     return b"".join((_BATCH.pack(first, count), sizes, *bodies))
 
 
-def unpack_batch(body: bytes | memoryview) -> tuple[int, list[bytes | memoryview]]:
-    """The number of the first item, and all of them. `ValueError` where the lengths do not add up."""
+def unpack_batch(body: bytes | memoryview) -> tuple[int, list[bytes | memoryview], int]:
+    """The number of the first item, all items, and their bytes. `ValueError` for lengths that lie."""
     try:
         first, count = _BATCH.unpack_from(body)
         at = _BATCH.size + 4 * count
@@ -130,11 +132,12 @@ def unpack_batch(body: bytes | memoryview) -> tuple[int, list[bytes | memoryview
         sizes = None
     if sizes is None or at + sum(sizes) != len(body):
         raise ValueError("this is no batch of items")
+    total = len(body) - at
     items = []
     for size in sizes:
         items.append(body[at : at + size])
         at += size
-    return first, items
+    return first, items, total
 
 
 def pack_limits(limits: Limits) -> bytes:
@@ -155,8 +158,3 @@ def pack_total(items: int) -> bytes:
 def unpack_total(body: bytes | memoryview) -> int | None:
     """How many items a stream had; None where its end does not say (foreign doors)."""
     return int(_TOTAL.unpack(body)[0]) if len(body) else None
-
-
-def sized(items: Iterable[Any], sizes: Iterable[int]) -> list[tuple[Any, int]]:
-    """Items with their sizes."""
-    return list(zip(items, sizes, strict=True))

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.stream import (
-    AT_FIRST,
+    BETWEEN,
+    INSIDE,
     NOTHING,
-    WINDOW_BYTES,
-    WINDOW_ITEMS,
     Credit,
     Limits,
     Window,
@@ -26,21 +25,23 @@ from actors.stream import (
 )
 
 quick = settings(max_examples=200, deadline=None, database=None)
-sizes = st.one_of(st.just(0), st.integers(1, 2000), st.integers(1, 3 * WINDOW_BYTES))
+sizes = st.one_of(st.just(0), st.integers(1, 2000), st.integers(1, 3 * BETWEEN.bytes))
 
 
 @quick
 @given(
-    st.lists(sizes, max_size=WINDOW_ITEMS * 3),
+    st.lists(sizes, max_size=1000),
     st.lists(st.sampled_from(["write", "read", "hear", "lose"]), max_size=400),
     st.booleans(),
+    st.sampled_from([BETWEEN, INSIDE]),
+    st.integers(1, 70),
 )
 def test_every_item_gets_through_and_little_is_ever_on_its_way(
-    items: list[int], steps: list[str], is_argument: bool
+    items: list[int], steps: list[str], is_argument: bool, size: Limits, batch: int
 ) -> None:
     """Any order of writing, reading and hearing; limits may come twice, late or not at all."""
-    limits = NOTHING if is_argument else AT_FIRST
-    credit, window = Credit(limits), Window(limits)
+    limits = NOTHING if is_argument else size
+    credit, window = Credit(limits), Window(size, limits)
     unread: deque[int] = deque()
     told: deque[Limits] = deque([window.raised()] if is_argument else [])
     unsent = deque(items)
@@ -50,14 +51,15 @@ def test_every_item_gets_through_and_little_is_ever_on_its_way(
             return False
         credit.spend(unsent[0])
         unread.append(unsent.popleft())
-        assert len(unread) <= WINDOW_ITEMS
-        assert sum(unread) < WINDOW_BYTES + unread[-1]
+        assert len(unread) <= size.items
+        assert sum(unread) < size.bytes + unread[-1]
         return True
 
     def read() -> bool:
         if not unread:
             return False
-        if window.read(unread.popleft()):
+        read = [unread.popleft() for _ in range(min(batch, len(unread)))]
+        if window.read(len(read), sum(read)):
             told.append(window.raised())
         return True
 
@@ -82,27 +84,27 @@ def test_every_item_gets_through_and_little_is_ever_on_its_way(
 
 
 def test_the_writer_hears_at_half_time_and_not_of_every_item() -> None:
-    window = Window()
+    window = Window(BETWEEN)
     heard = []
-    for number in range(1, 2 * WINDOW_ITEMS + 1):
-        if window.read(10):
+    for number in range(1, 2 * BETWEEN.items + 1):
+        if window.read(1, 10):
             heard.append(number)
-            assert window.raised() == (number + WINDOW_ITEMS, number * 10 + WINDOW_BYTES)
-    assert heard == [n * WINDOW_ITEMS // 2 for n in (1, 2, 3, 4)]
+            assert window.raised() == (number + BETWEEN.items, number * 10 + BETWEEN.bytes)
+    assert heard == [n * BETWEEN.items // 2 for n in (1, 2, 3, 4)]
 
 
 def test_an_argument_may_not_begin_before_its_reader_asks() -> None:
-    credit, window = Credit(NOTHING), Window(NOTHING)
+    credit, window = Credit(NOTHING), Window(INSIDE, NOTHING)
     assert not credit.is_open
     credit.allow(window.raised())
     assert credit.is_open
 
 
 def test_one_item_may_be_larger_than_the_window() -> None:
-    credit, window = Credit(), Window()
-    credit.spend(10 * WINDOW_BYTES)
+    credit, window = Credit(BETWEEN), Window(BETWEEN)
+    credit.spend(10 * BETWEEN.bytes)
     assert not credit.is_open
-    assert window.read(10 * WINDOW_BYTES)
+    assert window.read(1, 10 * BETWEEN.bytes)
     credit.allow(window.raised())
     assert credit.is_open
 
@@ -117,8 +119,8 @@ def test_an_older_limit_takes_nothing_back() -> None:
 @quick
 @given(st.integers(0, 2**64 - 1), st.lists(st.binary(max_size=50), max_size=20))
 def test_a_batch_comes_out_as_it_went_in(first: int, bodies: list[bytes]) -> None:
-    number, items = unpack_batch(memoryview(pack_batch(first, bodies)))
-    assert number == first
+    number, items, size = unpack_batch(memoryview(pack_batch(first, bodies)))
+    assert (number, size) == (first, sum(map(len, bodies)))
     assert [bytes(item) for item in items] == bodies
 
 
@@ -126,7 +128,7 @@ def test_a_batch_comes_out_as_it_went_in(first: int, bodies: list[bytes]) -> Non
 @given(st.binary(max_size=200))
 def test_what_is_no_batch_is_refused_and_never_read_beyond_its_end(body: bytes) -> None:
     try:
-        _, items = unpack_batch(memoryview(body))
+        _, items, _ = unpack_batch(memoryview(body))
     except ValueError:
         return
     assert pack_batch(int.from_bytes(body[:8], "big"), [bytes(item) for item in items]) == body

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from actors import Actor, ActorSystem, Ref
+from actors.retry import RetryBudget
 from actors.routed import Routed
 
 
@@ -21,16 +22,22 @@ class Group:
         self.changes = 0
         self._members = members
 
-    def pick(self, key: str | None, refused: Collection[tuple[str, str]]) -> Ref[Any] | None:
+    idempotent: Collection[str] = ()
+    retries = RetryBudget()
+
+    def pick(
+        self, key: str | None, refused: Collection[tuple[str, str]], *, is_followed: bool = False
+    ) -> Ref[Any] | None:
         if refused:
             return None
         member = self._members[self.changes]
         self.changes += 1
         return member
 
-    def begun(self, member: str) -> None: ...
+    def begun(self, member: str) -> int:
+        return 0
 
-    def ended(self, member: str) -> None: ...
+    def ended(self, member: str, known: int, error: BaseException | None) -> None: ...
 
     def when_changed(self, callback: Callable[[], None], since: int) -> bool:
         return self.changes == since

@@ -21,7 +21,7 @@ from actors import (
     Reply,
     Unavailable,
 )
-from actors.stream import WINDOW_ITEMS
+from actors.stream import INSIDE
 from actors.testing import ManualClock, wait_until
 
 
@@ -174,6 +174,14 @@ async def test_an_item_is_there_before_the_next_is_made(system: ActorSystem, end
 
 async def test_an_empty_stream_ends_at_once(system: ActorSystem, ended: list[str]) -> None:
     assert await items_of(system.spawn(Kitchen, ended).courses([])) == []
+
+
+async def test_what_has_ended_can_still_be_read(system: ActorSystem, ended: list[str]) -> None:
+    kitchen = system.spawn(Kitchen, ended)
+    nothing, something = kitchen.courses([]), kitchen.courses(["soup", "fish"])
+    await wait_until(lambda: nothing.done and something.done)
+    assert await items_of(nothing) == []
+    assert await items_of(something) == ["soup", "fish"]
 
 
 async def test_a_stream_is_read_once(system: ActorSystem, ended: list[str]) -> None:
@@ -381,8 +389,8 @@ async def test_what_lies_unread_is_no_silence(
 ) -> None:
     """A reader may take longer over an item than the stream's timeout: the far end owes nothing."""
     kitchen = system.spawn(Kitchen, ended)
-    reader = aiter(kitchen.options(timeout=2).courses(list(range(3 * WINDOW_ITEMS))))
-    for number in range(3 * WINDOW_ITEMS):
+    reader = aiter(kitchen.options(timeout=2).courses(list(range(3 * INSIDE.items))))
+    for number in range(3 * INSIDE.items):
         assert await anext(reader) == number
         if number % 100 == 0:
             await asyncio.sleep(0.002)
@@ -397,9 +405,9 @@ async def test_a_reader_that_reads_nothing_stops_the_writer(
 ) -> None:
     kitchen = system.spawn(Kitchen, ended)
     reply = kitchen.ask(method)
-    await wait_until(lambda: ended == [str(WINDOW_ITEMS)])
+    await wait_until(lambda: ended == [str(INSIDE.items)])
     await asyncio.sleep(0.02)
-    assert ended == [str(WINDOW_ITEMS)]
+    assert ended == [str(INSIDE.items)]
     reply.cancel()
     await wait_until(lambda: ended[1:] == [method])
     assert await kitchen.cook() == "cooked"
@@ -408,9 +416,9 @@ async def test_a_reader_that_reads_nothing_stops_the_writer(
 @pytest.mark.parametrize("method", ["counted", "counted_on_thread"])
 async def test_a_slow_reader_slows_the_writer(system: ActorSystem, ended: list[str], method: str) -> None:
     reader = aiter(system.spawn(Kitchen, ended).ask(method))
-    for number in range(4 * WINDOW_ITEMS):
+    for number in range(4 * INSIDE.items):
         assert await anext(reader) == number
-        assert int(ended[0]) <= number + 1 + WINDOW_ITEMS
+        assert int(ended[0]) <= number + 1 + INSIDE.items
 
 
 async def test_a_cancel_drops_what_lies_unread(system: ActorSystem, ended: list[str]) -> None:
@@ -427,7 +435,7 @@ async def test_an_actor_that_stops_ends_a_thread_that_waits_for_its_reader(
 ) -> None:
     kitchen = system.spawn(Kitchen, ended)
     reply = kitchen.counted_on_thread()
-    await wait_until(lambda: ended == [str(WINDOW_ITEMS)])
+    await wait_until(lambda: ended == [str(INSIDE.items)])
     await kitchen.kill()
     with pytest.raises(Unavailable, match="stopped while it ran"):
         async for _ in reply:
@@ -439,7 +447,7 @@ async def test_a_stream_that_is_told_runs_to_its_end_and_nobody_reads(
     system: ActorSystem, ended: list[str]
 ) -> None:
     kitchen = system.spawn(Kitchen, ended)
-    await kitchen.tell("courses", list(range(10 * WINDOW_ITEMS)))
+    await kitchen.tell("courses", list(range(10 * INSIDE.items)))
     assert await kitchen.ended_so_far() == ["courses"]
 
 
