@@ -2,7 +2,7 @@
 Remains: what a process leaves behind of the calls it was handling when it died.
 
 A process that handles calls which can come again notes them in a small file beside its socket,
-through shared memory, so it costs half a microsecond and outlives SIGKILL. Whoever sent one of
+through shared memory, so it costs 0.3 µs and outlives SIGKILL. Whoever sent one of
 them can see whether it was in a handler at the end, and not merely in a mailbox: a message that was,
 twice, is poison. Calls that are never sent again are not noted.
 """
