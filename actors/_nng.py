@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import select
 import threading
@@ -51,6 +52,34 @@ def _limit_threads() -> None:
 _limit_threads()
 
 
+class _Closing:
+    """
+    What is closed by hand, else by a thread.
+
+    pynng closes in `__del__`. Python may collect garbage on any thread, nng's reaper among them when it
+    tells of a pipe; there closing waits for the reaper, and every later close of the process with it.
+    """
+
+    is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
+        super().close()  # type: ignore[misc]
+
+    def __del__(self) -> None:
+        if not self.is_closed:
+            with contextlib.suppress(RuntimeError):  # the interpreter ends
+                threading.Thread(target=self.close, name="understudy-closing", daemon=True).start()
+
+
+class _Pull(_Closing, pynng.Pull0):  # type: ignore[misc]
+    pass
+
+
+class _Push(_Closing, pynng.Push0):  # type: ignore[misc]
+    pass
+
+
 class NngTransport:
     """A process's inbox on ipc, or on 127.0.0.1 for the contract suite, and links to others."""
 
@@ -59,7 +88,7 @@ class NngTransport:
         self._host_id = new_host_id()
         self._address = ""
         self._receive: Receive
-        self._socket: pynng.Pull0 | None = None
+        self._socket: _Pull | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         """The loop that reads the inbox; None once a thread does."""
         self._recv_fd = -1
@@ -74,7 +103,7 @@ class NngTransport:
         return self._address
 
     def listen(self, receive: Receive, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        socket = pynng.Pull0(recv_buffer_size=128, recv_max_size=MAX_FRAME)
+        socket = _Pull(recv_buffer_size=128, recv_max_size=MAX_FRAME)
         try:
             self._address = self._bind(socket)
             socket.listen(self._back_door)
@@ -105,7 +134,7 @@ class NngTransport:
         """Where this process itself reaches its inbox, to wake the receiving thread."""
         return f"inproc://understudy-{self._host_id:016x}"
 
-    def _bind(self, socket: pynng.Pull0) -> str:
+    def _bind(self, socket: _Pull) -> str:
         if self._directory is None:
             socket.listen("tcp://127.0.0.1:0")
             bound = ffi.new("int *")
@@ -136,7 +165,7 @@ class NngTransport:
                 loop.remove_reader(self._recv_fd)
             socket.close()
         elif thread is not threading.current_thread():
-            with pynng.Push0() as waker:
+            with _Push() as waker:
                 try:
                     waker.dial(self._back_door, block=True)
                     waker.send(b"", block=False)
@@ -157,7 +186,7 @@ class NngTransport:
         if rest is not None:
             rest()
 
-    def _read_on_thread(self, socket: pynng.Pull0) -> None:
+    def _read_on_thread(self, socket: _Pull) -> None:
         while not self._closing:
             frames = self._batch(lib.nng_recvmsg(socket.socket, self._message, 0))
             if self._closing and frames[-1:] == [b""]:
@@ -197,7 +226,7 @@ class _NngLink:
         self._lost = False
         self._waker = -1
         """An eventfd that ends a blocking `send`; made by the first one."""
-        self._socket = pynng.Push0(send_buffer_size=0, reconnect_time_min=_NEVER, reconnect_time_max=_NEVER)
+        self._socket = _Push(send_buffer_size=0, reconnect_time_min=_NEVER, reconnect_time_max=_NEVER)
         self._socket.add_post_pipe_remove_cb(self._pipe_removed)
         _open_sockets.add(self)
 

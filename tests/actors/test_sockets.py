@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import socket
@@ -379,3 +380,32 @@ def test_bytes_that_are_not_nngs_do_not_disturb_the_inbox(inbox: Inbox, link: Li
         wait_until_sync(lambda: inbox.frames)
 
     assert inbox.frames == [b"from a friend"]
+
+
+def test_garbage_that_is_collected_on_a_thread_of_nng_does_not_stop_it(run_root: Path) -> None:
+    """Closing a socket there would wait for that very thread, and every later close with it."""
+    inbox = open_nng(str(run_root))
+    inbox.listen(lambda frames: None)
+    collected = threading.Event()
+
+    def collect() -> None:
+        gc.collect()
+        collected.set()
+
+    gc.disable()
+    try:
+        dropped: list[Any] = [inbox.link(inbox.address, lambda: None)]
+        dropped[0].open(1.0)
+        dropped.append(dropped)
+        link = inbox.link(inbox.address, collect)
+        link.open(1.0)
+        del dropped
+        inbox.close()
+        assert collected.wait(5)
+    finally:
+        gc.enable()
+
+    closing = threading.Thread(target=link.close, daemon=True)
+    closing.start()
+    closing.join(5)
+    assert not closing.is_alive()
