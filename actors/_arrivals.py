@@ -233,7 +233,8 @@ class Arrivals:
             answer._answer_refused(error)
             return
         self._hand_in(target, message)
-        message.answer = None
+        if not message.is_parked:
+            message.answer = None
 
     def _message(self, peer: Peer, content: Any, answer: Any) -> tuple[Message, tuple[str, int]]:
         if isinstance(content, SerializationError):
@@ -246,6 +247,7 @@ class Arrivals:
             if len(content) > 6:
                 message.chain = tuple(Step(*step) for step in content[6:])
             message.pin = pin
+            message.via = peer
             if method[0] == foreign.MARK:
                 message.method = method[1:]
                 message.foreign = True

@@ -17,8 +17,9 @@ from actors import _deadlock
 from actors._life import Life
 from actors._mailbox import Mailbox
 from actors._message import Message, Notice
+from actors._overflow import overflowed, withdraw
 from actors.actor import Actor, methods_of
-from actors.errors import ActorError, ActorStopped, Cancelled, MailboxFull, StartFailed
+from actors.errors import ActorError, ActorStopped, Cancelled, StartFailed
 from actors.events import ActorExited, ActorStarted, DeadLettered
 from actors.exit import Exit, Ignore, Terminated
 from actors.ref import Ref
@@ -83,6 +84,7 @@ class Cell:
         "mailbox",
         "methods",
         "name",
+        "overflow",
         "owner",
         "parent",
         "roams",
@@ -105,6 +107,7 @@ class Cell:
         parent: Life | None,
         owner: Owner = TEMPORARY,
         mailbox: int,
+        overflow: str,
         concurrency: int,
         handler_timeout: float,
         shutdown: float,
@@ -121,6 +124,8 @@ class Cell:
         self.parent = parent
         self.owner = owner
         self.mailbox = Mailbox(mailbox)
+        self.overflow = overflow
+        """What happens to a message when the mailbox is full; see `Actor.overflow`."""
         self.concurrency = concurrency
         self.handler_timeout = handler_timeout
         self.shutdown = shutdown
@@ -317,6 +322,8 @@ class Cell:
 
     def _refuse_all(self, error: ActorError) -> None:
         self._refuses = True
+        if self.mailbox.waiting_room is not None:
+            self.mailbox.waiting_room.close(error)
         for message in self.mailbox.clear():
             self.dead_letter(message, "stopped", error)
 
@@ -366,12 +373,12 @@ class Cell:
             return self._refuse(message, "deadlock", deadlock)
         if now and not blockers and self._handle_now(message):
             return True
-        if not self.mailbox.put(message):
-            full = MailboxFull(f"{self.name} has {self.mailbox.limit} messages waiting, its limit")
-            return self._refuse(message, "mailbox full", full)
-        self.system._counts.accepted += 1
-        if life is not None and life.runners < self.concurrency and self.serves(life):
-            self._set_to_work(life)
+        if self.mailbox.put(message):
+            self.system._counts.accepted += 1
+            if life is not None and life.runners < self.concurrency and self.serves(life):
+                self._set_to_work(life)
+        elif not overflowed(self, message):
+            return False
         for call in blockers:
             call.suspect(message)
         return True
@@ -408,6 +415,8 @@ class Cell:
         if message.task is not None:
             if not message.threaded:
                 message.task.cancel()
+        elif message.is_parked:
+            withdraw(self, message)
         elif self.mailbox.remove(message):
             expired = message.deadline_at <= self.system.clock.now()
             cancelled = Cancelled(f"{self.name}.{message.method}() was cancelled")
@@ -442,7 +451,12 @@ class Cell:
     def look_again(self, message: Message) -> None:
         """A call that *message* might wait for is being waited for now."""
         deadlock = _deadlock.found(self, message, _deadlock.blockers(self, message))
-        if deadlock is not None and self.mailbox.remove(message):
+        if deadlock is None:
+            return
+        if message.is_parked and self.mailbox.waiting_room is not None:
+            if self.mailbox.waiting_room.remove(message):
+                self._refuse(message, "deadlock", deadlock)
+        elif self.mailbox.remove(message):
             self.dead_letter(message, "deadlock", deadlock)
 
     # -- messages that reach nobody ------------------------------------------------------
@@ -467,6 +481,8 @@ class Cell:
         answer, message.answer = message.answer, None
         if answer is not None and error is not None:
             answer._answer_refused(error)
+        if message.receipt is not None:
+            message.receipt.reached_nobody(error)
 
 
 def _tell(waiting: list[Reply[Any]] | None, outcome: Any) -> None:

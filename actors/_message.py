@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from actors import pickling
 from actors._peers import TooLarge
-from actors.errors import SerializationError
+from actors.errors import ActorError, SerializationError
 from actors.foreign import plain_error, to_json
 from actors.ref import Ref
 from actors.reply import mark_passed_through
@@ -41,6 +41,19 @@ class Answer(Protocol):
 
     def _answer_item(self, item: Any) -> None: ...
     def _answer_end(self) -> None: ...
+
+
+class Receipt(Protocol):
+    """Whoever has to know what becomes of a message, answer or not. Loop thread only."""
+
+    def ended(self) -> None:
+        """Its handler has ended, however."""
+
+    def cut(self) -> None:
+        """Its handler was stopped from outside before it had ended."""
+
+    def reached_nobody(self, error: ActorError | None) -> None:
+        """It will not be handled."""
 
 
 class Origin(NamedTuple):
@@ -71,13 +84,17 @@ class Message:
         "chain",
         "deadline_at",
         "foreign",
+        "is_parked",
         "kwargs",
         "life",
         "method",
         "pin",
+        "receipt",
+        "redelivered",
         "sender",
         "task",
         "threaded",
+        "via",
         "watch",
     )
 
@@ -100,6 +117,8 @@ class Message:
         """None where nobody cares: timers, and tells that were taken."""
         self.sender = sender
         self.deadline_at = deadline_at
+        self.via: Peer | None = None
+        """The process it came from; None for this one."""
         self.pin = 0
         """The only incarnation that may handle it; 0 for any."""
         self.chain: tuple[Step, ...] = ()
@@ -116,6 +135,12 @@ class Message:
         """The task whose handler works on it now."""
         self.watch: Timer | None = None
         """Runs while its handler does, where the actor has a `handler_timeout`."""
+        self.receipt: Receipt | None = None
+        """Whom its end concerns beyond its answer: a reliable tell is acknowledged then."""
+        self.redelivered = False
+        """True when it was sent before and may have run."""
+        self.is_parked = False
+        """True while it waits for room in a mailbox that has not taken it."""
         self.cancelled = ""
         """Why it should not run on: `caller`, `deadline`, `stop`, or empty."""
 
@@ -192,6 +217,9 @@ class NoAnswer:
     def _answer_item(self, item: Any) -> None: ...
     def _answer_end(self) -> None: ...
 
+    def _answer_taken(self) -> None:
+        """The mailbox, which was full when it came, has taken it."""
+
 
 class RemoteAnswer:
     """The way back to a caller in another process."""
@@ -247,17 +275,20 @@ class RemoteAnswer:
 class RemoteTell(NoAnswer):
     """The way back for a tell from another process: refusals go back one by one."""
 
-    __slots__ = ("_codec", "_peer", "_system", "_tell_id")
+    __slots__ = ("_codec", "_peer", "_system", "tell_id")
 
     def __init__(self, system: ActorSystem, peer: Peer, tell_id: int, codec: int) -> None:
         self._system = system
         self._peer = peer
-        self._tell_id = tell_id
+        self.tell_id = tell_id
         self._codec = codec
+
+    def _answer_taken(self) -> None:
+        self._system._send_back(self._peer, Kind.ADMITTED, self._codec, self.tell_id, b"")
 
     def _answer_refused(self, error: BaseException) -> None:
         body = encode_error(error, self._codec)
-        self._system._send_back(self._peer, Kind.REFUSED, self._codec, self._tell_id, body)
+        self._system._send_back(self._peer, Kind.REFUSED, self._codec, self.tell_id, body)
 
 
 def encode_error(error: BaseException, codec: int) -> bytes:

@@ -70,6 +70,12 @@ class Context:
         return message.sender_ref(self.system) if message is not None else None
 
     @property
+    def redelivered(self) -> bool:
+        """True when the message being handled was sent before and may have run already."""
+        message = current_message.get()
+        return message is not None and message.redelivered
+
+    @property
     def deadline(self) -> Deadline | None:
         """When the answer to the message being handled is due; None when never."""
         message = current_message.get()
@@ -103,7 +109,7 @@ class Context:
         return self._spawn(cls, args, kwargs)
 
     def options(self, **options: Any) -> ContextOptions:
-        """`spawn` with `name=, mailbox=, concurrency=, handler_timeout=`, and `after`/`every` with `key=`."""
+        """`spawn` with `name=, mailbox=, overflow=, concurrency=, handler_timeout=`; timers with `key=`."""
         return ContextOptions(self, options)
 
     def watch(self, ref: Ref[Any]) -> None:
@@ -177,7 +183,7 @@ class ContextOptions:
     __slots__ = ("_context", "_options")
 
     def __init__(self, context: Context, options: dict[str, Any]) -> None:
-        known = ("name", "mailbox", "concurrency", "handler_timeout", "key")
+        known = ("name", "mailbox", "overflow", "concurrency", "handler_timeout", "key")
         for option in options:
             if option not in known:
                 raise InvalidArgument(f"options({option}=…) is unknown{nearest(option, known)}")

@@ -28,7 +28,7 @@ from actors._remote import Remote
 from actors._runner import Runners
 from actors._threads import ThreadPool
 from actors._watches import Watches
-from actors.actor import Actor, check_class, check_handler_timeout
+from actors.actor import Actor, Overflow, check_class, check_handler_timeout, check_overflow
 from actors.address import new_host_id, split_target
 from actors.clock import Clock, LoopClock
 from actors.directory import Directory
@@ -232,12 +232,13 @@ class ActorSystem:
         *,
         name: str | None = None,
         mailbox: int | None = None,
+        overflow: Overflow | None = None,
         concurrency: int | None = None,
         handler_timeout: float | None = None,
     ) -> SpawnOptions:
         """`spawn` with options of ours beside the user's arguments; None leaves it to the class."""
-        options = {"mailbox": mailbox, "concurrency": concurrency, "handler_timeout": handler_timeout}
-        return SpawnOptions(self, {"name": name, **options})
+        limits = {"mailbox": mailbox, "overflow": overflow, "concurrency": concurrency}
+        return SpawnOptions(self, {"name": name, **limits, "handler_timeout": handler_timeout})
 
     def find(self, name: str) -> Ref[Any]:
         """The actor of that name in this process. `NotFound` otherwise."""
@@ -291,6 +292,7 @@ class ActorSystem:
         parent: Life | None = None,
         name: str | None = None,
         mailbox: int | None = None,
+        overflow: str | None = None,
         concurrency: int | None = None,
         handler_timeout: float | None = None,
     ) -> Ref[Any]:
@@ -312,6 +314,7 @@ class ActorSystem:
             kwargs,
             parent=parent,
             mailbox=mailbox,
+            overflow=overflow,
             concurrency=concurrency,
             handler_timeout=handler_timeout,
         )
@@ -328,6 +331,7 @@ class ActorSystem:
         parent: Life | None = None,
         owner: Owner = TEMPORARY,
         mailbox: int | None = None,
+        overflow: str | None = None,
         concurrency: int | None = None,
         handler_timeout: float | None = None,
         shutdown: float | None = None,
@@ -339,6 +343,8 @@ class ActorSystem:
         for option, value in (("mailbox", mailbox), ("concurrency", concurrency)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InvalidArgument(f"{option}={value!r} must be an integer of at least 1")
+        if overflow is not None:
+            check_overflow("", overflow)
         if handler_timeout is not None:
             check_handler_timeout("", handler_timeout)
         if not isinstance(name, str) or not name:
@@ -355,6 +361,7 @@ class ActorSystem:
             parent=parent,
             owner=owner,
             mailbox=mailbox or cls.mailbox,
+            overflow=overflow or cls.overflow,
             concurrency=concurrency or cls.concurrency,
             handler_timeout=handler_timeout or cls.handler_timeout,
             shutdown=shutdown,
@@ -461,6 +468,8 @@ class ActorSystem:
 
     def _deliver_tell(self, cell: Cell, message: Message, reply: Reply[None]) -> None:
         self._deliver(cell, message)
+        if message.is_parked:
+            return  # its reply is settled when there is room
         message.answer = None  # taken, or refused by now: what becomes of it is nobody's business
         reply._resolve(None)
 
@@ -602,6 +611,9 @@ class _TellAnswer(NoAnswer):
 
     def _answer_refused(self, error: BaseException) -> None:
         self._reply._reject(error)
+
+    def _answer_taken(self) -> None:
+        self._reply._resolve(None)
 
 
 def _withdraw(message: Message) -> None:

@@ -49,6 +49,16 @@ class Kind(IntEnum):
     TERMINATED = 12
     REFUSED_ASK = 13
     UNREAD = 14
+    PARKED = 32
+    ADMITTED = 33
+    GRANT = 34
+    WANT = 35
+    CREDIT = 36
+    RELIABLE = 37
+    RECEIVED = 38
+    MISSING = 39
+    INQUIRY = 40
+    GONE = 41
 
 
 class Codec(IntEnum):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from actors.actor import Method, methods_of
+from actors.actor import OVERFLOWS, Method, Overflow, methods_of
 from actors.errors import InvalidArgument, NotFound, nearest
 from actors.ref import Ref
 from actors.reply import Outcome, Reply, gather
@@ -69,6 +69,8 @@ class Service(Generic[A]):
     """Seconds in which running handlers may finish and `on_stop` may run."""
     start_timeout: float = field(default=60.0, kw_only=True)
     mailbox: int | None = field(default=None, kw_only=True)
+    overflow: Overflow | None = field(default=None, kw_only=True)
+    """What happens to a message when a member's mailbox is full; None leaves it to the class."""
     routing: str = field(default="least_busy", kw_only=True)
     concurrency: int | None = field(default=None, kw_only=True)
     handler_timeout: float | None = field(default=None, kw_only=True)
@@ -85,6 +87,8 @@ class Service(Generic[A]):
         for option in ("per_host", "mailbox", "concurrency"):
             if getattr(self, option) is not None:
                 checks.whole(owner, option, getattr(self, option), least=1)
+        if self.overflow is not None:
+            checks.choice(owner, "overflow", self.overflow, OVERFLOWS)
         checks.choice(owner, "restart", self.restart, RESTARTS)
         check_flags(self.strategy, self.intensity, self.period, owner=owner)
         if not isinstance(self.backoff, Backoff):
@@ -128,6 +132,7 @@ class Service(Generic[A]):
             shutdown=0.0 if isinstance(self.shutdown, str) else self.shutdown,
             start_timeout=self.start_timeout,
             mailbox=self.mailbox or cls.mailbox,
+            overflow=self.overflow or cls.overflow,
             concurrency=self.concurrency or cls.concurrency,
             handler_timeout=self.handler_timeout or cls.handler_timeout,
             routing=self.routing,
@@ -160,6 +165,7 @@ class ServicePlan:
     shutdown: float
     start_timeout: float
     mailbox: int
+    overflow: str
     concurrency: int
     handler_timeout: float
     routing: str

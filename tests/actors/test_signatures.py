@@ -25,7 +25,10 @@ def parameters(function: Any) -> str:
     ("function", "expected"),
     [
         (ActorSystem.spawn, "(cls, /, *args, **kwargs)"),
-        (ActorSystem.options, "(*, name=None, mailbox=None, concurrency=None, handler_timeout=None)"),
+        (
+            ActorSystem.options,
+            "(*, name=None, mailbox=None, overflow=None, concurrency=None, handler_timeout=None)",
+        ),
         (ActorSystem.find, "(name)"),
         (ActorSystem.subscribe, "(sink)"),
         (Ref.ask, "(method, /, *args, **kwargs)"),
@@ -54,6 +57,6 @@ def test_a_ref_has_the_timeout_for_its_option() -> None:
 def test_a_context_has_exactly_these() -> None:
     public = {name for name in vars(Context) if not name.startswith("_")}
     assert public == {
-        *("ref", "name", "incarnation", "parent", "sender", "deadline", "log", "system"),
+        *("ref", "name", "incarnation", "parent", "sender", "deadline", "redelivered", "log", "system"),
         *("spawn", "watch", "unwatch", "service", "after", "every", "options", "stop", "serve_early"),
     }
