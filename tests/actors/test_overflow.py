@@ -357,11 +357,14 @@ async def _play(overflow: str, mailbox: int, steps: list[str]) -> None:
                 replies.append(send(verb, *args))
             assert balances(system)
             assert len(system._names.find("sup/chef").mailbox) <= mailbox
-        while not all(reply.done for reply in replies):
+
+        def is_quiet() -> bool:
             for gate in gates:
                 gate.set()
-            await asyncio.sleep(0)
-        await wait_until(lambda: system.statistics().in_mailbox == 0)
+            now = system.statistics()
+            return all(reply.done for reply in replies) and now.in_mailbox + now.in_progress == 0
+
+        await wait_until(is_quiet)
         assert balances(system)
         for reply in replies:
             reply.outcome()
