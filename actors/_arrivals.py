@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from actors import _controls, events, foreign, pickling
 from actors._message import Message, Origin, RemoteAnswer, RemoteTell, Step
-from actors._peers import Peer
+from actors._overflow import UNLIMITED, waiting_room
+from actors._peers import CREDIT_EVERY, MESSAGE_OVERHEAD, Peer
 from actors.address import host_id_of
 from actors.errors import ActorError, InvalidArgument, SerializationError
 from actors.exit import Exit, Terminated
@@ -66,6 +67,10 @@ class Arrivals:
             Kind.END: self._end,
             Kind.TAKEN: self._taken,
             Kind.REFUSED: self._refused,
+            Kind.PARKED: self._parked,
+            Kind.ADMITTED: self._admitted,
+            Kind.GRANT: self._granted,
+            Kind.CREDIT: self._credited,
         }
         self._on_loop: dict[int, Callable[[Peer, Envelope, Any], None]] = {
             Kind.ASK: self._ask,
@@ -75,6 +80,7 @@ class Arrivals:
             Kind.UNWATCH: self._unwatch,
             Kind.TERMINATED: self._terminated,
             Kind.UNREAD: self._unread,
+            Kind.WANT: self._want,
         }
 
     # -- on the thread that reads the inbox --------------------------------------------
@@ -84,6 +90,7 @@ class Arrivals:
         decoding.system = self._system
         own_id = self._own_id = self._own_id or host_id_of(self._transport.address)
         work: _Work = []
+        credits: dict[Peer, int] = {}
         settles = self._at_once.get
         for data in frames:
             try:
@@ -93,6 +100,10 @@ class Arrivals:
                 if frame.sequence <= peer.last_sequence:
                     raise BadFrame("sequence")
                 peer.last_sequence = frame.sequence
+                peer.charged_bytes += len(frame.body) + MESSAGE_OVERHEAD * len(batch)
+                if peer.charged_bytes >= CREDIT_EVERY:
+                    peer.charged_bytes = 0
+                    credits[peer] = frame.sequence
             except Exception as error:
                 self._reject(str(error), len(data))
                 continue
@@ -105,7 +116,10 @@ class Arrivals:
                         work.append((peer, one, self._content(peer, one) if one.kind in _CALLS else None))
                 except Exception as error:
                     self._reject(f"{type(error).__name__}: {error}", len(one.body))
-        return partial(self._system._on_loop, self._take_in, work) if work else None
+        if work:
+            return partial(self._system._on_loop, self._take_in, work, credits)
+        _give(credits)
+        return None
 
     def _reject(self, reason: str, size: int) -> None:
         self.rejected_frames += 1
@@ -189,14 +203,31 @@ class Arrivals:
 
     def _refused(self, peer: Peer, one: Envelope) -> None:
         """This tell was refused; refusals come in order, so those before it were taken."""
-        *taken, refused = peer.told(one.call_id)
-        for tell in taken:
-            tell._resolve(None)
+        refused = peer.admitted(one.call_id)
+        if refused is None:
+            *taken, refused = peer.told(one.call_id)
+            for tell in taken:
+                tell._resolve(None)
         refused._reject(self._decoded_error(peer, one))
+
+    def _parked(self, peer: Peer, one: Envelope) -> None:
+        for tell in peer.parked(str(one.body, "utf-8"), one.call_id):
+            tell._resolve(None)
+
+    def _admitted(self, peer: Peer, one: Envelope) -> None:
+        tell = peer.admitted(one.call_id)
+        if tell is not None:
+            tell._resolve(None)
+
+    def _granted(self, peer: Peer, one: Envelope) -> None:
+        peer.granted(str(one.body, "utf-8"), one.call_id)
+
+    def _credited(self, peer: Peer, one: Envelope) -> None:
+        peer.credited(one.call_id)
 
     # -- on the loop ---------------------------------------------------------------------
 
-    def _take_in(self, work: _Work) -> None:
+    def _take_in(self, work: _Work, credits: dict[Peer, int]) -> None:
         told: dict[Peer, int] = {}
         until = self._at_once_until = time.monotonic() + _AT_ONCE if len(work) <= _FEW else 0.0
         self._remote.hold_back()
@@ -211,6 +242,8 @@ class Arrivals:
         for peer, tell_id in told.items():
             self._remote.send(peer, Kind.TAKEN, tell_id, b"")
         self._remote.let_go(at_once=time.monotonic() < until)
+        if credits:
+            _give(credits)
 
     def _ask(self, peer: Peer, one: Envelope, content: Any) -> None:
         answer = RemoteAnswer(self._system, peer, one.call_id, _answered_in(one.codec))
@@ -303,6 +336,14 @@ class Arrivals:
             body = pickling.dumps((incarnation, exit))
         self._remote.send(peer, Kind.TERMINATED, watch_id, body, codec)
 
+    def _want(self, peer: Peer, one: Envelope, content: Any) -> None:
+        name = str(one.body, "utf-8")
+        cell = self._system._names.cells.get(name)
+        if cell is None or cell.refuses:
+            self._remote.send(peer, Kind.GRANT, UNLIMITED, name.encode())
+        else:
+            waiting_room(cell).want(peer)
+
     def _unread(self, peer: Peer, one: Envelope, content: Any) -> None:
         self._remote.returned(peer, one.call_id)
 
@@ -318,6 +359,12 @@ class Arrivals:
 
     def _unknown(self, peer: Peer, one: Envelope, content: Any) -> None:
         self._reject(f"kind {one.kind}", len(one.body))
+
+
+def _give(credits: dict[Peer, int]) -> None:
+    """Let senders know how far their frames were taken in."""
+    for peer, sequence in credits.items():
+        peer.credit(sequence)
 
 
 def _answered_in(codec: int) -> int:

@@ -69,7 +69,6 @@ class Cell:
     """One registered actor. Loop thread only."""
 
     __slots__ = (
-        "_refuses",
         "_starting",
         "_stopped",
         "_stopped_once",
@@ -87,6 +86,7 @@ class Cell:
         "overflow",
         "owner",
         "parent",
+        "refuses",
         "roams",
         "shutdown",
         "state",
@@ -143,7 +143,7 @@ class Cell:
         """Who waits for the end of the registration."""
         self._stopped_once: list[Reply[Any]] | None = None
         """Who waits for the end of the current life."""
-        self._refuses = False
+        self.refuses = False
         """True once this registration takes no more messages."""
 
     def ref(self) -> Ref[Any]:
@@ -321,7 +321,7 @@ class Cell:
         return gone(self.name, self.exit) if self.state == ENDED else ActorStopped(f"{self.name} is stopping")
 
     def _refuse_all(self, error: ActorError) -> None:
-        self._refuses = True
+        self.refuses = True
         if self.mailbox.waiting_room is not None:
             self.mailbox.waiting_room.close(error)
         for message in self.mailbox.clear():
@@ -364,7 +364,7 @@ class Cell:
         """Take a user message, or refuse it. With *now* an idle actor handles it before this returns."""
         life = self.life
         message.cell = self
-        if self._refuses:
+        if self.refuses:
             return self._refuse(message, "stopped", self.gone())
         if message.cancelled:
             return self._refuse(message, "cancelled", Cancelled("cancelled before it was taken"))

@@ -5,6 +5,10 @@ What is queued for one peer while a frame is under way leaves in the next frame.
 Sending never needs the loop: any thread appends and flushes; when the link would
 block, a thread of the peer's own takes over until the outbox is empty. A peer that
 is lost fails what waited for it: unsent messages never ran, the rest may have run.
+
+Back-pressure is end to end. What has left and was not yet taken in at the far end is bounded by
+`MAX_IN_FLIGHT`: the rest waits in the outbox, which is bounded too. Messages for an actor
+without room wait apart (`_held`), so that they hold up nobody else's.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from actors._held import Held
 from actors.address import host_id_of
 from actors.transport import Link, LinkLost
 from actors.wire import ENVELOPE_OVERHEAD, FRAME_OVERHEAD, MAX_FRAME, Kind, Sealer, envelope
@@ -29,6 +34,18 @@ CONNECT_TIMEOUT = 1.0
 MAX_OUTBOX_BYTES = 256 * 1024 * 1024
 MAX_BODY = MAX_FRAME - FRAME_OVERHEAD - ENVELOPE_OVERHEAD - 256
 """Bytes of the largest single message; 256 are left for the sender's address."""
+
+MAX_IN_FLIGHT = 32 * 1024 * 1024
+"""Bytes that one process may have sent another which has not taken them in, and one frame more."""
+
+CREDIT_EVERY = MAX_IN_FLIGHT // 4
+"""Bytes after which a receiver says how far it has come."""
+
+MESSAGE_OVERHEAD = 512
+"""Bytes that each message counts beyond its envelope: objects stand behind it on both sides."""
+
+_CHECKPOINT = 64 * 1024
+"""Bytes between two frames that are remembered until they are taken in."""
 
 # Bytes after which a frame is closed although more waits: a small message behind
 # 60 MB should not wait for all of it.
@@ -46,6 +63,14 @@ class Unsent(Protocol):
     """What stands behind an outgoing envelope and wants to know when it cannot leave."""
 
     def never_sent(self, reason: str) -> None: ...
+
+
+class Addressed(Unsent, Protocol):
+    """What can wait apart while its receiver has no room."""
+
+    @property
+    def receiver(self) -> str:
+        """The name of the actor it is for."""
 
 
 class TooLarge(Exception):
@@ -95,6 +120,20 @@ class Peer:
         self._tells: deque[tuple[int, SentTell]] = deque()
         """Tells whose taking is not confirmed yet, oldest first."""
         self._last_tell = 0
+        self._parked: dict[int, SentTell] = {}
+        """Tells that wait at the far end for room in a mailbox, by number."""
+        self.held = Held()
+        """Messages for actors without room."""
+        self.charged_bytes = 0
+        """Came from there since the last credit. Receiving thread only."""
+        self._sent_bytes = 0
+        """Left for there, ever."""
+        self._taken_bytes = 0
+        """Of those, taken in there for certain."""
+        self._checkpoints: deque[tuple[int, int]] = deque()
+        """Frames on their way: sequence, and `_sent_bytes` once it had left."""
+        self._credit = 0
+        """The frame up to which the far end should hear that its frames were taken in; 0: it has."""
         self._lock = threading.Lock()
         self._handed_over = False
         """True while the peer's own thread sends; nobody else may then."""
@@ -113,7 +152,7 @@ class Peer:
         """Queue one envelope until the next `flush`; returns how many wait. `OutboxFull` beyond 256 MB."""
         with self._lock:
             if not self.is_lost:
-                queued = self._queued_bytes + len(chunk)
+                queued = self._queued_bytes + len(chunk) + MESSAGE_OVERHEAD
                 if queued > MAX_OUTBOX_BYTES:
                     raise OutboxFull(f"{self._queued_bytes} bytes wait for {self.address}")
                 self._queued_bytes = queued
@@ -130,7 +169,7 @@ class Peer:
                 if self._queued_bytes + len(body) > MAX_OUTBOX_BYTES:
                     raise OutboxFull(f"{self._queued_bytes} bytes wait for {self.address}")
                 chunk = envelope(Kind.TELL, codec, self._last_tell + 1, body)
-                self._queued_bytes += len(chunk)
+                self._queued_bytes += len(chunk) + MESSAGE_OVERHEAD
                 self._outbox.append((chunk, tell))
                 self._last_tell += 1
                 self._tells.append((self._last_tell, tell))
@@ -144,6 +183,82 @@ class Peer:
             while self._tells and self._tells[0][0] <= tell_id:
                 tells.append(self._tells.popleft()[1])
             return tells
+
+    # -- receivers without room --------------------------------------------------
+
+    def hold(self, chunk: bytes, owner: Addressed) -> bool:
+        """Let a message wait apart whose receiver has no room; False when it has. Raises `OutboxFull`."""
+        with self._lock:
+            if self.is_lost or owner.receiver not in self.held:
+                return False
+            if self._queued_bytes + len(chunk) > MAX_OUTBOX_BYTES:
+                raise OutboxFull(f"{self._queued_bytes} bytes wait for {self.address}")
+            self._queued_bytes += len(chunk) + MESSAGE_OVERHEAD
+            self.held.add(owner.receiver, (chunk, owner))
+            return True
+
+    def parked(self, name: str, tell_id: int) -> list[SentTell]:
+        """
+        A message waits there for room in the mailbox of *name*: tell *tell_id*, or an ask.
+
+        Returns the tells before it, which were taken.
+        """
+        tells = self.told(tell_id) if tell_id else []
+        with self._lock:
+            if tells:
+                self._parked[tell_id] = tells.pop()
+            if moved := self.held.block(name, self._outbox):
+                # They leave under new numbers.
+                self._tells = deque(one for one in self._tells if one[1] not in moved)
+        return tells
+
+    def admitted(self, tell_id: int) -> SentTell | None:
+        """A tell that waited for room there has been taken, or refused."""
+        with self._lock:
+            return self._parked.pop(tell_id, None)
+
+    def granted(self, name: str, places: int) -> None:
+        """The mailbox of *name* has room for that many."""
+        with self._lock:
+            leaving, more = self.held.grant(name, places)
+            for chunk, owner in leaving:
+                self._put_again(chunk, owner)
+            if more:
+                chunk = envelope(Kind.WANT, 0, 0, name.encode())
+                self._queued_bytes += len(chunk) + MESSAGE_OVERHEAD
+                self._outbox.append((chunk, None))
+        self.flush()
+
+    def _put_again(self, chunk: bytes, owner: Unsent | None) -> None:
+        if getattr(owner, "done", False):
+            self._queued_bytes -= len(chunk) + MESSAGE_OVERHEAD
+            return  # cancelled, or out of time: nobody wants it
+        if chunk[0] == Kind.TELL:
+            self._last_tell += 1
+            self._tells.append((self._last_tell, owner))  # type: ignore[arg-type]
+            chunk = envelope(Kind.TELL, chunk[1], self._last_tell, chunk[ENVELOPE_OVERHEAD:])
+        self._outbox.append((chunk, owner))
+
+    # -- what is on its way --------------------------------------------------------
+
+    def credit(self, sequence: int) -> None:
+        """Let the far end know that its frames up to *sequence* were taken in; any thread."""
+        with self._lock:
+            self._credit = sequence
+        self.flush()
+
+    def credited(self, sequence: int) -> None:
+        """The far end has taken in our frames up to *sequence*."""
+        with self._lock:
+            while self._checkpoints and self._checkpoints[0][0] <= sequence:
+                self._taken_bytes = self._checkpoints.popleft()[1]
+        self.flush()
+
+    def _left_now(self, sequence: int, charge: int) -> None:
+        self._sent_bytes += charge
+        marked = self._checkpoints[-1][1] if self._checkpoints else self._taken_bytes
+        if self._sent_bytes - marked >= _CHECKPOINT:
+            self._checkpoints.append((sequence, self._sent_bytes))
 
     def flush(self) -> None:
         """Send what is queued, as far as that goes without blocking; any thread."""
@@ -165,19 +280,26 @@ class Peer:
 
     def _next_frame(self) -> _Frame | None:
         outbox = self._outbox
-        if not outbox:
+        is_full = self._sent_bytes - self._taken_bytes >= MAX_IN_FLIGHT
+        if (not outbox or is_full) and not self._credit:
             return None
         chunks: list[bytes] = []
         owners: list[Unsent] = []
         size = 0
-        while outbox and (size == 0 or size + len(outbox[0][0]) <= _FRAME_TARGET):
+        while outbox and not is_full and (size == 0 or size + len(outbox[0][0]) <= _FRAME_TARGET):
             chunk, owner = outbox.popleft()
             chunks.append(chunk)
             size += len(chunk)
             if owner is not None:
                 owners.append(owner)
-        self._queued_bytes -= size
-        data = self._sealer.seal(self.host_id, self._own_id, next(_sequences), self._own_address, chunks)
+        self._queued_bytes -= size + MESSAGE_OVERHEAD * len(chunks)
+        if self._credit:
+            chunks.append(envelope(Kind.CREDIT, 0, self._credit, b""))
+            self._credit = 0
+            size += len(chunks[-1])
+        sequence = next(_sequences)
+        self._left_now(sequence, size + MESSAGE_OVERHEAD * len(chunks))
+        data = self._sealer.seal(self.host_id, self._own_id, sequence, self._own_address, chunks)
         return _Frame(data, owners)
 
     # -- the peer's own thread, for dialling and for a link that would block ---------
@@ -264,11 +386,13 @@ class Peer:
             self._left.wait_for(lambda: self._leaving is None, _LAST_SEND)
             unsent = self._stuck.owners if self._stuck is not None else []
             unsent = [*unsent, *(owner for _, owner in self._outbox if owner is not None)]
+            unsent = [*unsent, *(owner for _, owner in self.held.drain() if owner is not None)]
             self._stuck = None
             self._outbox.clear()
             self._queued_bytes = 0
-            unconfirmed = [tell for _, tell in self._tells]
+            unconfirmed = [*self._parked.values(), *(tell for _, tell in self._tells)]
             self._tells.clear()
+            self._parked.clear()
         return unsent, unconfirmed
 
     @property

@@ -144,7 +144,9 @@ class Remote:
         peer = self._peers.get(address) or self.peer(address)
         try:
             codec, body = self._encode(peer, ref, call.method, remaining, args, kwargs, sender, chain)
-            peer.put(envelope(_ASK, codec, call.call_id, body), call)
+            chunk = envelope(_ASK, codec, call.call_id, body)
+            if not (peer.held and peer.hold(chunk, call)):
+                peer.put(chunk, call)
         except OutboxFull as error:
             self._take_back(peer, codec, body)
             calls.refuse(call, MailboxFull(f"the way to {ref._name} is full: {error}"))
@@ -178,7 +180,8 @@ class Remote:
         name = sender.cell.name if sender is not None and sender.cell is not None else None
         tell = SentTell(self._system, ref._name, method, name)
         try:
-            peer.put_tell(codec, body, tell)
+            if not (peer.held and peer.hold(envelope(Kind.TELL, codec, 0, body), tell)):
+                peer.put_tell(codec, body, tell)
         except OutboxFull as error:
             self._take_back(peer, codec, body)
             return failed(MailboxFull(f"the way to {ref._name} is full: {error}"))
