@@ -20,6 +20,7 @@ from actors import _controls, events, foreign, pickling
 from actors._message import Message, Origin, RemoteAnswer, RemoteTell, Step
 from actors._overflow import UNLIMITED, waiting_room
 from actors._peers import CREDIT_EVERY, MESSAGE_OVERHEAD, Peer
+from actors._reliable import inquired, take_in
 from actors.address import host_id_of
 from actors.errors import ActorError, InvalidArgument, SerializationError
 from actors.exit import Exit, Terminated
@@ -81,6 +82,11 @@ class Arrivals:
             Kind.TERMINATED: self._terminated,
             Kind.UNREAD: self._unread,
             Kind.WANT: self._want,
+            Kind.RELIABLE: self._reliable,
+            Kind.INQUIRY: self._inquiry,
+            Kind.RECEIVED: self._received,
+            Kind.MISSING: self._missing,
+            Kind.GONE: self._gone,
         }
 
     # -- on the thread that reads the inbox --------------------------------------------
@@ -343,6 +349,29 @@ class Arrivals:
             self._remote.send(peer, Kind.GRANT, UNLIMITED, name.encode())
         else:
             waiting_room(cell).want(peer)
+
+    def _reliable(self, peer: Peer, one: Envelope, content: Any) -> None:
+        self._check_unpickles()
+        take_in(self._system, peer, one)
+
+    def _inquiry(self, peer: Peer, one: Envelope, content: Any) -> None:
+        self._check_unpickles()
+        inquired(self._system, peer, one)
+
+    def _received(self, peer: Peer, one: Envelope, content: Any) -> None:
+        self._check_unpickles()
+        self._system._reliable.received(one)
+
+    def _missing(self, peer: Peer, one: Envelope, content: Any) -> None:
+        self._system._reliable.missing(one)
+
+    def _gone(self, peer: Peer, one: Envelope, content: Any) -> None:
+        self._check_unpickles()
+        self._system._reliable.gone(one)
+
+    def _check_unpickles(self) -> None:
+        if not self._unpickles:
+            raise SerializationError("this process unpickles nothing")
 
     def _unread(self, peer: Peer, one: Envelope, content: Any) -> None:
         self._remote.returned(peer, one.call_id)

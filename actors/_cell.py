@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors import _deadlock
@@ -26,6 +27,7 @@ from actors.ref import Ref
 from actors.reply import Reply
 
 if TYPE_CHECKING:
+    from actors._reliable import Incoming
     from actors.system import ActorSystem
 
 STARTING, RUNNING, STOPPING, DOWN, ENDED = "starting", "running", "stopping", "down", "ended"
@@ -73,6 +75,7 @@ class Cell:
         "_stopped",
         "_stopped_once",
         "args",
+        "channels",
         "cls",
         "concurrency",
         "exit",
@@ -138,6 +141,8 @@ class Cell:
         self.exit: Exit | None = None
         """How the last life ended."""
         self.watchers: dict[Any, Any] | None = None
+        self.channels: OrderedDict[int, Incoming] | None = None
+        """Who sends it reliable tells, and how far each has come."""
         self._starting: list[Reply[bool]] | None = None
         self._stopped: list[Reply[Any]] | None = None
         """Who waits for the end of the registration."""

@@ -49,9 +49,6 @@ class Receipt(Protocol):
     def ended(self) -> None:
         """Its handler has ended, however."""
 
-    def cut(self) -> None:
-        """Its handler was stopped from outside before it had ended."""
-
     def reached_nobody(self, error: ActorError | None) -> None:
         """It will not be handled."""
 

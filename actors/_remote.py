@@ -391,6 +391,7 @@ class Remote:
             calls.fail(call, _gone(call, reason))
         for tell in unconfirmed:
             tell.lost(reason)
+        self._system._reliable.lost(peer)
         serving, peer.serving = peer.serving, {}
         for message in serving.values():
             if message.cell is not None:

@@ -213,6 +213,8 @@ class Runner:
             message.watch.cancel()
             message.watch = None
         message.task = message.answer = None  # an error's traceback may keep the message
+        if message.receipt is not None:
+            message.receipt.ended()
         del life.running[message]
         cell.system._counts.handled += 1
         if task.cancelling():
@@ -405,6 +407,9 @@ class Runner:
         hung = Unavailable(f"{cell.name}.{message.method}() ran longer than {limit}", reason="hung")
         self._answer_error(message, hung)
         message.answer = None
+        if message.receipt is not None:
+            message.receipt.ended()  # in the next life it would hang again
+            message.receipt = None
         cell.life_ends(life, Exit("hung", f"handler_timeout: {message.method}() ran longer than {limit}"))
 
     def _failed(self, message: Message, method: Method, error: BaseException) -> None:

@@ -106,6 +106,10 @@ class SenderWindow(Generic[T]):
         """A message; None when it is settled, and an empty one is to be sent in its place."""
         return self._kept[number].item
 
+    def numbers(self) -> tuple[int, ...]:
+        """Those that are not settled."""
+        return tuple(number for number, kept in self._kept.items() if kept.item is not None)
+
     def is_suspect(self, number: int) -> bool:
         """Whether it may have run at a receiver that has forgotten it."""
         return self._kept[number].suspect
@@ -255,7 +259,7 @@ class ReceiverWindow(Generic[T]):
 
     def on_ended(self, number: int) -> None:
         """The handler of a message has ended."""
-        if number > self._ended:
+        if number > self._ended and number not in self._failures:
             self._beyond.add(number)
             self._advance()
 

@@ -44,6 +44,7 @@ class Ref(Generic[A]):
         "_home",
         "_name",
         "_pin",
+        "_reliable",
         "_system",
         "_timeout",
         "_timeout_given",
@@ -61,6 +62,7 @@ class Ref(Generic[A]):
         timeout: float | None = 5.0,
         timeout_given: bool = False,
         detached: bool = False,
+        reliable: bool = False,
         cell: Cell | None = None,
     ) -> None:
         self._system = system
@@ -74,6 +76,8 @@ class Ref(Generic[A]):
         self._timeout_given = timeout_given
         self._detached = detached
         """True for orders: they inherit no deadline."""
+        self._reliable = reliable
+        """True when its tells are numbered, acknowledged and sent again."""
         self._cell = cell
 
     # -- messages ------------------------------------------------------------------
@@ -141,12 +145,26 @@ class Ref(Generic[A]):
         """
         return self._bound()._ask(self, method_name(method), args, kwargs, streams=True)
 
-    def options(self, *, timeout: float | None = _UNCHANGED) -> Ref[A]:
-        """The same ref with another *timeout* (seconds; None waits for ever) for its asks and streams."""
-        if timeout is _UNCHANGED:
-            return self
-        check_timeout(timeout)
-        return self._with(timeout=timeout, timeout_given=True)
+    def options(self, *, timeout: float | None = _UNCHANGED, reliable: bool = _UNCHANGED) -> Ref[A]:
+        """
+        The same ref with another *timeout* (seconds; None waits for ever) for its asks and streams.
+
+        With *reliable* its tells are numbered and sent again until their handler has ended, over broken
+        pipes and restarts, to the actor's next incarnation too; handed on once and in order as long
+        as the receiver's process lives. What may have run before says so (`context.redelivered`). The
+        reply resolves when the handler has ended, however; it fails with `MailboxFull` beyond 256
+        (or 16 MB) of them that have not, with `DeadlineExceeded` after the *timeout*, where one is given,
+        and when the actor has ended for good. They wait for room whatever the receiver's `overflow`,
+        and end with the actor that sent them. Asks stay as they are.
+        """
+        changes: dict[str, Any] = {}
+        if timeout is not _UNCHANGED:
+            check_timeout(timeout)
+            changes.update(timeout=timeout, timeout_given=True)
+        if reliable is not _UNCHANGED:
+            check_reliable(reliable)
+            changes.update(reliable=reliable)
+        return self._with(**changes) if changes else self
 
     @property
     def name(self) -> str:
@@ -210,7 +228,7 @@ class Ref(Generic[A]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         home = self._home or (self._bound()._home_of(self) if self._system is not None else "")
-        flags = (self._pin, self._timeout, self._timeout_given, self._detached)
+        flags = (self._pin, self._timeout, self._timeout_given, self._detached, self._reliable)
         return _unpickled, (self._name, self._uid, home, flags)
 
     def _with(self, **changes: Any) -> Ref[A]:
@@ -219,6 +237,7 @@ class Ref(Generic[A]):
             "timeout": self._timeout,
             "timeout_given": self._timeout_given,
             "detached": self._detached,
+            "reliable": self._reliable,
             "cell": self._cell,
             **changes,
         }
@@ -256,10 +275,11 @@ class _Method:
         raise AttributeError(f"{self._name!r} of {self._ref!r} is a remote method; call it to send it{hint}")
 
 
-def _unpickled(name: str, uid: int, home: str, flags: tuple[int, float | None, bool, bool]) -> Ref[Any]:
-    pin, timeout, given, detached = flags
-    system = getattr(decoding, "system", None)
-    return Ref(system, name, uid, home, pin=pin, timeout=timeout, timeout_given=given, detached=detached)
+def _unpickled(name: str, uid: int, home: str, flags: tuple[int, float | None, bool, bool, bool]) -> Ref[Any]:
+    pin, timeout, given, detached, reliable = flags
+    ref: Ref[Any] = Ref(getattr(decoding, "system", None), name, uid, home, pin=pin, timeout=timeout)
+    ref._timeout_given, ref._detached, ref._reliable = given, detached, reliable
+    return ref
 
 
 def as_order(ref: Ref[A]) -> Ref[A]:
@@ -275,6 +295,12 @@ def method_name(method: Any) -> str:
     if not callable(method) or not isinstance(name, str):
         raise InvalidArgument(f"method={method!r} is neither a method of the actor's class nor its name")
     return name
+
+
+def check_reliable(reliable: Any) -> None:
+    """`InvalidArgument` unless *reliable* is True or False."""
+    if not isinstance(reliable, bool):
+        raise InvalidArgument(f"reliable={reliable!r} is neither True nor False")
 
 
 def check_timeout(timeout: Any) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 from actors._calls import Call
 from actors._message import Message, current_message
 from actors.errors import ActorStopped, Unavailable
-from actors.ref import Ref, check_timeout, method_name
+from actors.ref import Ref, check_reliable, check_timeout, method_name
 from actors.reply import Reply
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Router(Protocol):
 class Routed(Generic[A]):
     """A ref to a group. Its public methods are those of the members' class, as on a `Ref`."""
 
-    __slots__ = ("_key", "_router", "_system", "_timeout", "_timeout_given")
+    __slots__ = ("_key", "_reliable", "_router", "_system", "_timeout", "_timeout_given")
 
     def __init__(
         self,
@@ -62,12 +62,14 @@ class Routed(Generic[A]):
         timeout: float | None,
         timeout_given: bool = False,
         key: str | None = None,
+        reliable: bool = False,
     ) -> None:
         self._system = system
         self._router = router
         self._timeout = timeout
         self._timeout_given = timeout_given
         self._key = key
+        self._reliable = reliable
 
     def __getattr__(self, method: str) -> Callable[..., Reply[Any]]:
         if method.startswith("_"):
@@ -108,6 +110,10 @@ class Routed(Generic[A]):
                 )
         except Exception as error:
             return self._system._lost_tell(self._nobody(), method_name(method), current_message.get(), error)
+        if self._reliable:
+            # Not where the member lives now: it may live elsewhere before all is acknowledged.
+            given = {"timeout": self._timeout, "timeout_given": self._timeout_given}
+            ref = Ref(self._system, ref._name, ref._uid, "", reliable=True, **given)  # type: ignore[arg-type]
         return self._system._tell(ref, method_name(method), args, kwargs)
 
     @overload
@@ -124,22 +130,33 @@ class Routed(Generic[A]):
         """Call a method that is a stream; see `Ref.stream`."""
         return self._ask(method_name(method), args, kwargs, streams=True)
 
-    def options(self, *, timeout: float | None = _UNCHANGED, key: str | None = _UNCHANGED) -> Any:
+    def options(
+        self,
+        *,
+        timeout: float | None = _UNCHANGED,
+        key: str | None = _UNCHANGED,
+        reliable: bool = _UNCHANGED,
+    ) -> Any:
         """
-        The same group with another *timeout* (seconds), or with *key*.
+        The same group with another *timeout* (seconds), with *key*, or with *reliable* tells (`Ref.options`).
 
-        One key, one member while membership lasts.
+        One key, one member while membership lasts. In order are the reliable tells to one member:
+        give them one key, where that matters.
         """
         changes: dict[str, Any] = {
             "timeout": self._timeout,
             "timeout_given": self._timeout_given,
             "key": self._key,
+            "reliable": self._reliable,
         }
         if timeout is not _UNCHANGED:
             check_timeout(timeout)
             changes.update(timeout=timeout, timeout_given=True)
         if key is not _UNCHANGED:
             changes["key"] = key
+        if reliable is not _UNCHANGED:
+            check_reliable(reliable)
+            changes["reliable"] = reliable
         return self._with(**changes)
 
     def _with(self, **changes: Any) -> Any:

@@ -24,6 +24,7 @@ from actors._life import Life
 from actors._loop import LoopInbox, inbox_of
 from actors._message import Message, NoAnswer, Step, current_message
 from actors._names import Names
+from actors._reliable import Reliable
 from actors._remote import Remote
 from actors._runner import Runners
 from actors._threads import ThreadPool
@@ -99,6 +100,7 @@ class ActorSystem:
         self._loop_thread = 0
         self._own_thread: threading.Thread | None = None
         self._remote: Remote | None = None
+        self._reliable = Reliable(self)
         self._watches = Watches(self)
         self._stopped: Reply[None] = Reply(self)
         self._stopping = threading.Lock()
@@ -195,6 +197,7 @@ class ActorSystem:
         for call in self._calls.waiting():
             self._calls.fail(call, self._unreachable(call.target))
         self._calls.close()
+        self._reliable.close()
         self._runners.close()
         self._threads.close()
         if self in _systems:
@@ -443,6 +446,8 @@ class ActorSystem:
 
     def _tell(self, ref: Ref[Any], method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reply[None]:
         sender = current_message.get()
+        if ref._reliable:
+            return self._reliable.tell(ref, method, args, kwargs, sender)
         try:
             place = self._place(ref)
         except Exception as error:

@@ -49,9 +49,10 @@ def test_the_parameters_are_exactly_these(function: Any, expected: str) -> None:
     assert parameters(function) == expected
 
 
-def test_a_ref_has_the_timeout_for_its_option() -> None:
-    (option,) = list(inspect.signature(Ref.options).parameters.values())[1:]
-    assert (option.name, option.kind) == ("timeout", inspect.Parameter.KEYWORD_ONLY)
+def test_a_ref_has_these_options() -> None:
+    options = list(inspect.signature(Ref.options).parameters.values())[1:]
+    assert [option.name for option in options] == ["timeout", "reliable"]
+    assert {option.kind for option in options} == {inspect.Parameter.KEYWORD_ONLY}
 
 
 def test_a_context_has_exactly_these() -> None:
