@@ -255,10 +255,12 @@ class ServiceRef(Routed[A]):
         return hash((self.name, self._key))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self.name, self._timeout, self._timeout_given, self._key)
+        return _unpickled, (self.name, self._timeout, self._timeout_given, self._key, self._reliable)
 
 
-def _unpickled(name: str, timeout: float | None, given: bool, key: str | None) -> ServiceRef[Any]:
+def _unpickled(
+    name: str, timeout: float | None, given: bool, key: str | None, reliable: bool
+) -> ServiceRef[Any]:
     from actors.ref import decoding
     from actors.system import current_system
 
@@ -266,4 +268,4 @@ def _unpickled(name: str, timeout: float | None, given: bool, key: str | None) -
     ref = system.service(name)
     if not isinstance(ref, ServiceRef):
         raise InvalidArgument(f"{name} is not a service here")
-    return ref._with(timeout=timeout, timeout_given=given, key=key)  # type: ignore[no-any-return]
+    return ref._with(timeout=timeout, timeout_given=given, key=key, reliable=reliable)  # type: ignore[no-any-return]
