@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -59,15 +58,17 @@ class Settled(NamedTuple, Generic[T]):
     """Why it will never be handled; None once it has been."""
 
 
-@dataclass(slots=True)
 class _Kept(Generic[T]):
-    item: T | None
-    """None once it is settled: only its number must still arrive, or the next life waits for it."""
-    size: int
-    sent: int = 0
-    arrived: bool = False
-    suspect: bool = False
-    """True once it may have run at a receiver that has forgotten it."""
+    __slots__ = ("arrived", "item", "sent", "size", "suspect")
+
+    def __init__(self, item: T, size: int) -> None:
+        self.item: T | None = item
+        """None once it is settled: only its number must still arrive, or the next life waits for it."""
+        self.size = size
+        self.sent = 0
+        self.arrived = False
+        self.suspect = False
+        """True once it may have run at a receiver that has forgotten it."""
 
 
 class Due(NamedTuple):
@@ -211,23 +212,20 @@ class SenderWindow(Generic[T]):
             del self._kept[number]
 
 
-@dataclass(slots=True)
 class ReceiverWindow(Generic[T]):
     """The receiver's end. It begins where the sender was when the two first met."""
 
-    base: int
-    """All before this one are settled."""
-    is_original: bool
-    """True when it has known this sender from its first message on: what is new here has run nowhere else."""
-    _arrived: int = field(init=False)
-    _ended: int = field(init=False)
-    _beyond: set[int] = field(init=False, default_factory=set)
-    _early: dict[int, T] = field(init=False, default_factory=dict)
-    _failures: dict[int, Any] = field(init=False, default_factory=dict)
-    _asked: int = field(init=False)
+    __slots__ = ("_arrived", "_asked", "_beyond", "_early", "_ended", "_failures", "base", "is_original")
 
-    def __post_init__(self) -> None:
-        self._arrived = self._ended = self._asked = self.base - 1
+    def __init__(self, base: int, is_original: bool) -> None:
+        self.base = base
+        """All before this one are settled."""
+        self.is_original = is_original
+        """True when it knows this sender from the start: what is new here has run nowhere else."""
+        self._arrived = self._ended = self._asked = base - 1
+        self._beyond: set[int] = set()
+        self._early: dict[int, T] = {}
+        self._failures: dict[int, Any] = {}
 
     def on_message(self, number: int, base: int, item: T) -> list[tuple[int, T]]:
         """What can be handed on now, in order. A duplicate is dropped, an early one kept."""

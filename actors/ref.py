@@ -123,7 +123,8 @@ class Ref(Generic[A]):
         Send *method* and forget it: at most once, in order per sender and receiver.
 
         The reply resolves when the mailbox took the message and fails when it did not;
-        nobody has to look at it: an unread refusal is a dead letter.
+        nobody has to look at it: an unread refusal is a dead letter. It never blocks, also where the
+        receiver's `overflow` is "block": who sends much waits for the replies.
         """
         return self._bound()._tell(self, method_name(method), args, kwargs)
 

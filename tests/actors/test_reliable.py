@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,8 +30,11 @@ from actors import _reliable as reliable
 from actors._memory import MemoryTransport
 from actors._windows import WINDOW
 from actors.events import DeadLettered, ErrorUnanswered, Event
+from actors.routed import Routed
 from actors.testing import FaultyTransport, ManualClock, memory_system, wait_until
 from supervisors import ChildSpec, Supervisor
+
+from distant import Echo, Far  # isort: skip
 
 SEEDS = range(20 if os.environ.get("UNDERSTUDY_LONG") else 2)
 
@@ -78,7 +82,7 @@ def gates() -> list[asyncio.Event]:
     return Chef.gates
 
 
-def far(system: ActorSystem, other: ActorSystem, name: str = "chef") -> Ref[Any]:
+def chef_of(system: ActorSystem, other: ActorSystem, name: str = "chef") -> Ref[Any]:
     return system.ref(f"{other.address}#{name}").options(reliable=True)
 
 
@@ -115,7 +119,7 @@ async def test_it_is_acknowledged_when_its_handler_has_ended(
     system: ActorSystem, other: ActorSystem, gates: list[asyncio.Event], is_far: bool
 ) -> None:
     other.options(name="chef").spawn(Chef)
-    chef = far(system, other) if is_far else other.find("chef").options(reliable=True)
+    chef = chef_of(system, other) if is_far else other.find("chef").options(reliable=True)
     tell = chef.tell("hold", "soup")
     await wait_until(lambda: gates)
     await asyncio.sleep(0.05)
@@ -132,7 +136,7 @@ async def test_what_cannot_be_handled_fails_with_the_reason_and_holds_up_nobody(
     system: ActorSystem, other: ActorSystem, events: list[Event], is_far: bool
 ) -> None:
     other.options(name="chef").spawn(Chef)
-    chef = far(system, other) if is_far else other.find("chef").options(reliable=True)
+    chef = chef_of(system, other) if is_far else other.find("chef").options(reliable=True)
     tells = [chef.tell("cook", 1), chef.tell("bake", 2), chef.tell("cook", 3), chef.tell("cook")]
 
     with pytest.raises(UnknownMethod, match="no method 'bake'"):
@@ -151,12 +155,12 @@ async def test_what_cannot_be_pickled_fails_before_it_is_sent(
     other.options(name="chef").spawn(Chef)
 
     with pytest.raises(SerializationError, match=r"argument 1 of chef.cook\(\) cannot be pickled"):
-        await far(system, other).tell("cook", threading.Lock())
+        await chef_of(system, other).tell("cook", threading.Lock())
 
 
 async def test_what_the_receiver_cannot_decode_fails_alone(system: ActorSystem, other: ActorSystem) -> None:
     other.options(name="chef").spawn(Chef)
-    chef = far(system, other)
+    chef = chef_of(system, other)
     tells = [chef.tell("cook", 1), chef.tell("cook", Undecodable()), chef.tell("cook", 3)]
 
     with pytest.raises(SerializationError, match="cannot decode the message: ValueError: never here"):
@@ -179,14 +183,17 @@ def _never() -> None:
 
 async def test_nobody_is_not_found_at_once(system: ActorSystem, other: ActorSystem) -> None:
     with pytest.raises(NotFound, match="no actor is named 'chef'"):
-        await far(system, other).tell("cook", 1)
+        await chef_of(system, other).tell("cook", 1)
 
 
 async def test_an_actor_that_has_ended_says_so_to_all_that_wait(
     system: ActorSystem, other: ActorSystem, gates: list[asyncio.Event]
 ) -> None:
     chef = other.options(name="chef").spawn(Chef)
-    tells = [far(system, other).tell("hold", 1), *(far(system, other).tell("cook", n) for n in range(3))]
+    tells = [
+        chef_of(system, other).tell("hold", 1),
+        *(chef_of(system, other).tell("cook", n) for n in range(3)),
+    ]
     await wait_until(lambda: gates)
 
     await chef.kill()
@@ -201,7 +208,7 @@ async def test_a_window_that_is_full_refuses_the_next(
     system: ActorSystem, other: ActorSystem, gates: list[asyncio.Event], events: list[Event]
 ) -> None:
     other.options(name="chef").spawn(Chef)
-    chef = far(system, other)
+    chef = chef_of(system, other)
     tells = [chef.tell("hold", 0), *(chef.tell("cook", n) for n in range(1, WINDOW + 1))]
 
     with pytest.raises(MailboxFull, match=f"chef: {WINDOW} reliable tells are not acknowledged, the limit"):
@@ -216,7 +223,7 @@ async def test_they_wait_for_room_whatever_the_policy(
     system: ActorSystem, other: ActorSystem, gates: list[asyncio.Event]
 ) -> None:
     other.options(name="chef", mailbox=2).spawn(Chef)
-    chef = far(system, other)
+    chef = chef_of(system, other)
     tells = [chef.tell("hold", 0), *(chef.tell("cook", n) for n in range(1, 20))]
     await wait_until(lambda: gates)
 
@@ -235,7 +242,7 @@ async def test_past_its_deadline_it_fails_and_never_runs(
     system: ActorSystem, other: ActorSystem, gates: list[asyncio.Event]
 ) -> None:
     other.options(name="chef").spawn(Chef)
-    chef = far(system, other)
+    chef = chef_of(system, other)
     first = chef.tell("hold", 1)
     await wait_until(lambda: gates)
     late = chef.options(timeout=0.1).tell("cook", 2)
@@ -305,14 +312,14 @@ async def test_the_window_dies_with_its_sender(events: list[Event]) -> None:
     ):
         other.options(name="chef").spawn(Chef)
         waiter = system.spawn(Waiter)
-        await far(system, other).all_cooked()
+        await chef_of(system, other).all_cooked()
         faults.script("drop")
-        waiter.tell("order", far(system, other), 1, 2)
+        waiter.tell("order", chef_of(system, other), 1, 2)
         await wait_until(lambda: "drop" in faults.suffered)
         await waiter.kill()
         await wait_until(lambda: sum(isinstance(one, DeadLettered) for one in events) == 2)
 
-        assert await far(system, other).all_cooked() == []
+        assert await chef_of(system, other).all_cooked() == []
 
 
 class Movable:
@@ -401,6 +408,47 @@ async def test_a_member_that_stops_in_order_hands_back_what_it_has_not_begun() -
     assert cooked[-1][0] == 2
 
 
+class OneMember:
+    """A router of a group with one member, known where it lives now."""
+
+    def __init__(self, member: Ref[Any]) -> None:
+        self.member = member
+
+    def pick(self, key: str | None, refused: Any) -> Ref[Any]:
+        return self.member
+
+    def begun(self, member: str) -> None: ...
+    def ended(self, member: str) -> None: ...
+    def when_changed(self, callback: Callable[[], None]) -> None: ...
+
+
+async def test_a_group_passes_them_on_to_where_the_member_lives_next() -> None:
+    directory = Movable()
+    first: list[tuple[Any, bool]] = []
+    second: list[tuple[Any, bool]] = []
+    async with (
+        memory_system(sinks=(), directory=directory) as system,
+        memory_system(sinks=()) as two,
+    ):
+        one = memory_system(sinks=())
+        await one.__aenter__()
+        directory.begin(one, first, 0)
+        here: Ref[Any] = Ref(system, "kitchen/0", 7, one.address)
+        kitchen: Any = Routed(system, OneMember(here), timeout=None).options(reliable=True)
+        await kitchen.tell("cook", 1)
+        held = kitchen.tell("hold", 2)
+        await wait_until(lambda: Chef.gates)
+        directory.begin(two, second, 1)
+        one._transport.close()  # type: ignore[union-attr]
+        await wait_until(lambda: len(Chef.gates) == 2)
+        for gate in Chef.gates:
+            gate.set()
+        await held
+        await one.stop()
+
+    assert (first, second) == ([(1, False), (2, False)], [(2, True)])
+
+
 async def test_a_registration_that_ended_meanwhile_fails_what_waits() -> None:
     directory = Movable()
     async with memory_system(sinks=(), directory=directory) as system:
@@ -423,7 +471,7 @@ async def test_c53_a_lost_message_is_asked_for_once_and_all_come_in_order(
     faults = FaultyTransport()
     async with memory_system(sinks=(), transport=faults) as system, memory_system(sinks=()) as other:
         other.options(name="chef").spawn(Chef)
-        chef = far(system, other)
+        chef = chef_of(system, other)
         await chef.tell("cook", 0)
         missing = count(monkeypatch, reliable.Outgoing, "on_missing")
         monkeypatch.setattr("actors._windows.FIRST_WAIT", 60.0)
@@ -445,7 +493,7 @@ async def test_a_pipe_that_breaks_loses_and_doubles_nothing() -> None:
         memory_system(sinks=(), transport=back) as other,
     ):
         other.options(name="chef").spawn(Chef)
-        chef, tells = far(system, other), []
+        chef, tells = chef_of(system, other), []
         for number in range(60):
             tells.append(chef.tell("cook", number))
             if number in (10, 30):
@@ -481,7 +529,7 @@ async def _flaky(seed: int, n: int, odds: float, *, within: float) -> None:
         memory_system(sinks=(), transport=transport(1)) as other,
     ):
         other.options(name="chef").spawn(Chef, cooked)
-        chef, window, tells = far(system, other), asyncio.Semaphore(50), []
+        chef, window, tells = chef_of(system, other), asyncio.Semaphore(50), []
         async with asyncio.timeout(within):
             for number in range(n):
                 await window.acquire()
@@ -500,7 +548,7 @@ async def test_a_process_that_is_gone_for_good_fails_what_waits(
         other = memory_system(sinks=())
         await other.__aenter__()
         other.options(name="chef").spawn(Chef)
-        chef = far(system, other)
+        chef = chef_of(system, other)
         held = chef.tell("hold", 1)
         await wait_until(lambda: Chef.gates)
         other._transport.close()  # type: ignore[union-attr]
@@ -517,9 +565,49 @@ async def test_a_process_that_is_gone_for_good_fails_what_waits(
         await other.stop()
 
 
+async def test_between_real_processes_all_arrive_once_and_in_order(run_root: Path, lasting: Far) -> None:
+    async with ActorSystem(listen=True, sinks=()) as near:
+        echo = await lasting.actor(near, "stagehand").start(Echo)
+        tells = [echo.options(reliable=True).tell("note", number) for number in range(200)]
+        await asyncio.gather(*tells)
+
+        assert await echo.noted() == list(range(200))
+        await echo.kill()
+
+
+async def test_a_process_that_stands_still_for_a_while_gets_each_once(run_root: Path, far: Far) -> None:
+    """What is sent again meanwhile is dropped when it wakes."""
+    async with ActorSystem(listen=True, sinks=()) as near:
+        echo = await far.actor(near, "stagehand").start(Echo)
+        await echo.note("first")
+        far.pause()
+        tells = [echo.options(reliable=True).tell("note", number) for number in range(100)]
+        await asyncio.sleep(1.0)
+        assert not any(tell.done for tell in tells)
+        far.resume()
+        await asyncio.gather(*tells)
+
+        assert await echo.noted() == ["first", *range(100)]
+
+
+async def test_a_process_that_is_killed_fails_what_it_has_not_acknowledged(
+    far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reliable, "SILENCE", 0.5)
+    async with ActorSystem(listen=True, sinks=()) as near:
+        echo = await far.actor(near, "stagehand").start(Echo)
+        tell = echo.options(reliable=True).tell("nap", 60)
+        await wait_until(echo.is_alive)
+        far.kill()
+
+        with pytest.raises(Unavailable, match="its process is gone") as error:
+            await tell
+        assert error.value.may_have_run
+
+
 async def test_cancelling_the_reply_leaves_the_message_alone(system: ActorSystem, other: ActorSystem) -> None:
     other.options(name="chef").spawn(Chef)
-    chef = far(system, other)
+    chef = chef_of(system, other)
     tell = chef.tell("cook", 1)
 
     tell.cancel()
