@@ -20,7 +20,9 @@ from actors._answered import deliver_named
 from actors._message import Origin, RemoteAsk, RemoteMessage, RemoteTell, Step, encode_error
 from actors._named import RemoteNamedAsk, tag_in
 from actors._outlet import Outlet, size_of
-from actors._peers import Peer
+from actors._overflow import UNLIMITED, waiting_room
+from actors._peers import CREDIT_EVERY, MESSAGE_OVERHEAD, Peer
+from actors._reliable import inquired, take_in
 from actors.address import host_id_of
 from actors.errors import ActorError, InvalidArgument, SerializationError
 from actors.exit import Exit, Terminated
@@ -78,6 +80,10 @@ class Arrivals:
             Kind.FED_ERROR: self._fed_error,
             Kind.FED_READ: self._fed_read,
             Kind.FED_CLOSED: self._fed_closed,
+            Kind.PARKED: self._parked,
+            Kind.ADMITTED: self._admitted,
+            Kind.GRANT: self._granted,
+            Kind.CREDIT: self._credited,
         }
         self._on_loop: dict[int, Callable[[Peer, Envelope], None]] = {
             Kind.ASK_NAMED: self._ask_named,
@@ -87,6 +93,12 @@ class Arrivals:
             Kind.TERMINATED: self._terminated,
             Kind.UNREAD: self._unread,
             Kind.READ: self._reader_allows,
+            Kind.WANT: self._want,
+            Kind.RELIABLE: self._reliable,
+            Kind.INQUIRY: self._inquiry,
+            Kind.RECEIVED: self._received,
+            Kind.MISSING: self._missing,
+            Kind.GONE: self._gone,
         }
 
     # -- on the thread that reads the inbox --------------------------------------------
@@ -96,6 +108,7 @@ class Arrivals:
         decoding.system = self._system
         own_id = self._own_id = self._own_id or host_id_of(self._transport.address)
         work: _Work = []
+        credits: dict[Peer, int] = {}
         for data in frames:
             try:
                 frame = self._sealer.open(data, own_id)
@@ -105,12 +118,19 @@ class Arrivals:
                     raise BadFrame("sequence")
                 peer.last_sequence = frame.sequence
                 decoding.peer = peer
+                peer.charged_bytes += len(frame.body) + MESSAGE_OVERHEAD * len(batch)
+                if peer.charged_bytes >= CREDIT_EVERY:
+                    peer.charged_bytes = 0
+                    credits[peer] = frame.sequence
             except Exception as error:
                 self._reject(str(error), len(data))
                 continue
             if rest := self._settle(peer, batch):
                 work.append((peer, rest))
-        return partial(self._system._on_loop, self._take_in, work) if work else None
+        if work:
+            return partial(self._system._on_loop, self._take_in, work, credits)
+        _give(credits)
+        return None
 
     def _settle(self, peer: Peer, batch: list[Parts]) -> list[_Part]:
         """Settle what is being waited for; returns what is for the loop."""
@@ -263,14 +283,31 @@ class Arrivals:
 
     def _refused(self, peer: Peer, one: Envelope) -> None:
         """This tell was refused; refusals come in order, so those before it were taken."""
-        *taken, refused = peer.told(one.call_id)
-        for tell in taken:
-            tell.taken()
+        refused = peer.admitted(one.call_id)
+        if refused is None:
+            *taken, refused = peer.told(one.call_id)
+            for tell in taken:
+                tell.taken()
         refused._reject(self._decoded_error(peer, one))
+
+    def _parked(self, peer: Peer, one: Envelope) -> None:
+        for tell in peer.parked(str(one.body, "utf-8"), one.call_id):
+            tell._resolve(None)
+
+    def _admitted(self, peer: Peer, one: Envelope) -> None:
+        tell = peer.admitted(one.call_id)
+        if tell is not None:
+            tell._resolve(None)
+
+    def _granted(self, peer: Peer, one: Envelope) -> None:
+        peer.granted(str(one.body, "utf-8"), one.call_id)
+
+    def _credited(self, peer: Peer, one: Envelope) -> None:
+        peer.credited(one.call_id)
 
     # -- on the loop ---------------------------------------------------------------------
 
-    def _take_in(self, work: _Work) -> None:
+    def _take_in(self, work: _Work, credits: dict[Peer, int]) -> None:
         remote, runners = self._remote, self._system._runners
         remote.hold_back()
         runners.gather()
@@ -291,6 +328,8 @@ class Arrivals:
             if told:
                 remote.send(peer, Kind.TAKEN, told, b"")
         remote.let_go(at_once=runners.work_at_once())
+        if credits:
+            _give(credits)
 
     def _ask(self, peer: Peer, one: _Part) -> None:
         _, codec, call_id, remaining, head, content = one
@@ -344,7 +383,8 @@ class Arrivals:
             self._reached_nobody(name, message, error)
         else:
             cell.deliver(message)
-        message.answer = None
+        if not message.is_parked:
+            message.answer = None
 
     def _target(self, head: bytes | memoryview) -> tuple[str, int, int, str]:
         target = target_of(head)
@@ -424,6 +464,37 @@ class Arrivals:
             body = pickling.dumps((incarnation, exit))
         self._remote.send(peer, Kind.TERMINATED, watch_id, body, codec)
 
+    def _want(self, peer: Peer, one: Envelope) -> None:
+        name = str(one.body, "utf-8")
+        cell = self._system._names.cells.get(name)
+        if cell is None or cell.refuses:
+            self._remote.send(peer, Kind.GRANT, UNLIMITED, name.encode())
+        else:
+            waiting_room(cell).want(peer)
+
+    def _reliable(self, peer: Peer, one: Envelope) -> None:
+        self._check_unpickles()
+        take_in(self._system, peer, one)
+
+    def _inquiry(self, peer: Peer, one: Envelope) -> None:
+        self._check_unpickles()
+        inquired(self._system, peer, one)
+
+    def _received(self, peer: Peer, one: Envelope) -> None:
+        self._check_unpickles()
+        self._system._reliable.received(one)
+
+    def _missing(self, peer: Peer, one: Envelope) -> None:
+        self._system._reliable.missing(one)
+
+    def _gone(self, peer: Peer, one: Envelope) -> None:
+        self._check_unpickles()
+        self._system._reliable.gone(one)
+
+    def _check_unpickles(self) -> None:
+        if not self._unpickles:
+            raise SerializationError("this process unpickles nothing")
+
     def _unread(self, peer: Peer, one: Envelope) -> None:
         self._remote.returned(peer, one.call_id)
 
@@ -439,6 +510,12 @@ class Arrivals:
 
     def _unknown(self, peer: Peer, one: Envelope) -> None:
         self._reject(f"kind {one.kind}", len(one.body))
+
+
+def _give(credits: dict[Peer, int]) -> None:
+    """Let senders know how far their frames were taken in."""
+    for peer, sequence in credits.items():
+        peer.credit(sequence)
 
 
 def _undecodable(call: Any, error: Exception) -> SerializationError:

@@ -104,6 +104,11 @@ class Call(Reply[Any]):
         self.system._calls.refuse(self, blame(error, self.target._name))
 
     @property
+    def receiver(self) -> str:
+        """In whose mailbox it wants room (`_peers.Addressed`): controls overtake, they need none."""
+        return "" if self.method[0] == "$" else self.target._name
+
+    @property
     def is_awaited(self) -> bool:
         """True while somebody waits for it."""
         return bool(self._waiters)
@@ -239,7 +244,7 @@ def _allow(message: Message, limits: Limits) -> None:
 class SentTell(Reply[None]):
     """A tell on its way to another process, until the far end has taken it."""
 
-    __slots__ = ("_method", "_sender", "_target", "number")
+    __slots__ = ("_method", "_sender", "number", "receiver")
 
     def __init__(self, system: ActorSystem, target: str, method: str, sender: str | None) -> None:
         # `Reply.__init__` written out: this runs for every tell.
@@ -249,7 +254,8 @@ class SentTell(Reply[None]):
         self._waiters = []
         self.number = 0
         """Which of the tells to that process it is; numbers leave in order."""
-        self._target = target
+        self.receiver = target
+        """The name of the actor it is for (`_peers.Addressed`)."""
         self._method = method
         self._sender = sender
 
@@ -274,10 +280,10 @@ class SentTell(Reply[None]):
         if not self._done:
             self._reject(Unavailable(text, may_have_run=may_have_run, reason=reason))
             assert self._system is not None
-            self._system.emit(DeadLettered(self._target, self._sender, self._method, reason))
+            self._system.emit(DeadLettered(self.receiver, self._sender, self._method, reason))
 
     def _describe(self) -> str:
-        return f"{self._target}.{self._method}()"
+        return f"{self.receiver}.{self._method}()"
 
 
 class Calls:

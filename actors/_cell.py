@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors import _deadlock
@@ -18,9 +19,9 @@ from actors._life import Life
 from actors._mailbox import Mailbox
 from actors._message import Message, Notice
 from actors._outlet import Outlet
+from actors._overflow import overflowed, withdraw
 from actors.actor import Actor, idempotent_methods_of, methods_of, naming_of
-from actors.blame import blame
-from actors.errors import ActorError, ActorStopped, Cancelled, MailboxFull, StartFailed
+from actors.errors import ActorError, ActorStopped, Cancelled, StartFailed
 from actors.events import ActorExited, ActorStarted, DeadLettered
 from actors.exit import Exit, Ignore, Terminated
 from actors.ref import Ref
@@ -28,6 +29,7 @@ from actors.reply import Reply
 
 if TYPE_CHECKING:
     from actors._calls import Call
+    from actors._reliable import Incoming
     from actors.system import ActorSystem
 
 STARTING, RUNNING, STOPPING, DOWN, ENDED = "starting", "running", "stopping", "down", "ended"
@@ -71,12 +73,12 @@ class Cell:
     """One registered actor. Loop thread only."""
 
     __slots__ = (
-        "_refuses",
         "_starting",
         "_stopped",
         "_stopped_once",
         "answered",
         "args",
+        "channels",
         "cls",
         "concurrency",
         "exit",
@@ -87,8 +89,10 @@ class Cell:
         "mailbox",
         "methods",
         "name",
+        "overflow",
         "owner",
         "parent",
+        "refuses",
         "roams",
         "shutdown",
         "state",
@@ -109,6 +113,7 @@ class Cell:
         parent: Life | None,
         owner: Owner = TEMPORARY,
         mailbox: int,
+        overflow: str,
         concurrency: int,
         handler_timeout: float,
         shutdown: float,
@@ -127,6 +132,8 @@ class Cell:
         self.parent = parent
         self.owner = owner
         self.mailbox = Mailbox(mailbox)
+        self.overflow = overflow
+        """What happens to a message when the mailbox is full; see `Actor.overflow`."""
         self.concurrency = concurrency
         self.handler_timeout = handler_timeout
         self.shutdown = shutdown
@@ -139,12 +146,14 @@ class Cell:
         self.exit: Exit | None = None
         """How the last life ended."""
         self.watchers: dict[Any, Any] | None = None
+        self.channels: OrderedDict[int, Incoming] | None = None
+        """Who sends it reliable tells, and how far each has come."""
         self._starting: list[Reply[bool]] | None = None
         self._stopped: list[Reply[Any]] | None = None
         """Who waits for the end of the registration."""
         self._stopped_once: list[Reply[Any]] | None = None
         """Who waits for the end of the current life."""
-        self._refuses = False
+        self.refuses = False
         """True once this registration takes no more messages."""
 
     def ref(self) -> Ref[Any]:
@@ -323,7 +332,9 @@ class Cell:
         return gone(self.name, self.exit) if self.state == ENDED else ActorStopped(f"{self.name} is stopping")
 
     def _refuse_all(self, error: ActorError) -> None:
-        self._refuses = True
+        self.refuses = True
+        if self.mailbox.waiting_room is not None:
+            self.mailbox.waiting_room.close(error)
         for message in self.mailbox.clear():
             self.dead_letter(message, "stopped", error)
 
@@ -364,7 +375,7 @@ class Cell:
         """Take a user message, or refuse it."""
         message.cell = self
         blockers: list[Call] = []
-        if self._refuses:
+        if self.refuses:
             return self._refuse(message, "stopped", self.gone())
         if message.cancelled:
             return self._refuse(message, "cancelled", Cancelled("cancelled before it was taken"))
@@ -374,13 +385,13 @@ class Cell:
                 return self._refuse(message, "deadlock", deadlock)
         if self.answered is not None and not self.answered.admits(self, message):
             return True
-        if not self.mailbox.put(message):
-            full = MailboxFull(f"{self.name} has {self.mailbox.limit} messages waiting, its limit")
-            return self._refuse(message, "mailbox full", blame(full, self.name))
-        self.system._counts.accepted += 1
-        life = self.life
-        if life is not None and life.runners < self.concurrency and self.serves(life):
-            self._set_to_work(life)
+        if self.mailbox.put(message):
+            self.system._counts.accepted += 1
+            life = self.life
+            if life is not None and life.runners < self.concurrency and self.serves(life):
+                self._set_to_work(life)
+        elif not overflowed(self, message):
+            return False
         for call in blockers:
             call.suspect(message)
         return True
@@ -407,6 +418,8 @@ class Cell:
                 message.task.cancel()
             elif isinstance(message.answer, Outlet):
                 message.answer.close()  # its thread may wait for the reader
+        elif message.is_parked:
+            withdraw(self, message)
         elif self.mailbox.remove(message):
             expired = message.deadline_at <= self.system.clock.now()
             cancelled = Cancelled(f"{self.name}.{message.method}() was cancelled")
@@ -441,7 +454,12 @@ class Cell:
     def look_again(self, message: Message) -> None:
         """A call that *message* might wait for is being waited for now."""
         deadlock = _deadlock.found(self, message, _deadlock.blockers(self, message))
-        if deadlock is not None and self.mailbox.remove(message):
+        if deadlock is None:
+            return
+        if message.is_parked and self.mailbox.waiting_room is not None:
+            if self.mailbox.waiting_room.remove(message):
+                self._refuse(message, "deadlock", deadlock)
+        elif self.mailbox.remove(message):
             self.dead_letter(message, "deadlock", deadlock)
 
     # -- messages that reach nobody ------------------------------------------------------
@@ -466,6 +484,8 @@ class Cell:
         answer, message.answer = message.answer, None
         if answer is not None and error is not None:
             answer._answer_refused(error)
+        if message.receipt is not None:
+            message.receipt.reached_nobody(error)
 
 
 def _tell(waiting: list[Reply[Any]] | None, outcome: Any) -> None:

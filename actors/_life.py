@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors._drive import drive
 from actors._message import HookMessage, Message
+from actors._reliable import again
 from actors._threads import Worker
 from actors._timers import Timers
 from actors.actor import Actor, has_sync_methods
@@ -251,6 +252,9 @@ class Life:
                 timer.cancel()
 
     async def _cut_short(self) -> None:
+        for message in reversed(list(self.running)):
+            if message.receipt is not None:
+                again(message)
         for message in list(self.running):
             message.cancelled = message.cancelled or "stop"
             answer, message.answer = message.answer, None

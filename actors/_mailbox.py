@@ -2,41 +2,185 @@
 The mailbox: two bounded lanes in front of one actor.
 
 Control messages (a watched actor ended) overtake user messages; stops and starts do
-not queue at all. Order holds per sender within a lane.
+not queue at all. Order holds per sender within a lane, and callers take turns: one
+who floods the actor waits behind itself, not in front of the others.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
+
+from actors._message import Origin
 
 if TYPE_CHECKING:
     from actors._message import Message, Notice
+    from actors._overflow import WaitingRoom
 
 
-class Mailbox:
-    """Messages in front of one actor. Loop thread only."""
+def caller_of(message: Message) -> Hashable:
+    """Whose turn a message takes: its actor's, else that of the process it came from."""
+    sender = message.sender
+    if sender is None:
+        return message.via
+    if isinstance(sender, Origin):
+        return sender.address, sender.name
+    return sender.cell
 
-    __slots__ = ("_control", "_user", "limit")
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+class Turns:
+    """A queue in which callers take turns. In order per caller; a plain queue while there is one."""
+
+    __slots__ = ("_count", "_turns", "_user")
+
+    def __init__(self) -> None:
         # Made on first use: an empty deque costs 760 bytes, most actors are idle.
         self._user: deque[Message] | None = None
+        """The messages of all, while they are of one caller."""
+        self._turns: OrderedDict[Hashable, deque[Message]] | None = None
+        """The messages of each, while there are several; whose turn is next comes first."""
+        self._count = 0
+        """Messages in `_turns`."""
+
+    @property
+    def waiting(self) -> int:
+        """Messages in the queue."""
+        return self._count if self._turns is not None else len(self._user or ())
+
+    def append(self, message: Message) -> None:
+        """Put *message* behind those of its caller."""
+        user = self._user
+        if self._turns is None:
+            if user is None:
+                user = self._user = deque()
+            if not user:
+                user.append(message)
+                return
+            if caller_of(message) == caller_of(user[-1]):
+                user.append(message)
+                return
+            self._split(user)
+        assert self._turns is not None
+        self._turns.setdefault(caller_of(message), deque()).append(message)
+        self._count += 1
+
+    def append_first(self, message: Message) -> None:
+        """Put *message* before all others, with nobody's turn between."""
+        if self._turns is None:
+            self._split(self._user or deque())
+        assert self._turns is not None
+        caller = caller_of(message)
+        self._turns.setdefault(caller, deque()).appendleft(message)
+        self._turns.move_to_end(caller, last=False)
+        self._count += 1
+        if len(self._turns) == 1:
+            self._join()
+
+    def pop(self) -> Message | None:
+        """The next message of whose turn it is."""
+        turns = self._turns
+        if turns is None:
+            return self._user.popleft() if self._user else None
+        caller, queue = turns.popitem(last=False)
+        message = queue.popleft()
+        self._count -= 1
+        if queue:
+            turns[caller] = queue
+        if len(turns) == 1:
+            self._join()
+        return message
+
+    def count_of(self, message: Message) -> int:
+        """Messages of the caller of *message* in the queue."""
+        if self._turns is not None:
+            return len(self._turns.get(caller_of(message), ()))
+        user = self._user
+        return len(user) if user and caller_of(user[-1]) == caller_of(message) else 0
+
+    @property
+    def greediest(self) -> deque[Message]:
+        """The messages of the caller who has most."""
+        if self._turns is not None:
+            return max(self._turns.values(), key=len)
+        return self._user or deque()
+
+    def remove(self, message: Message) -> bool:
+        """Take *message* out of its place in the queue; False when it is not there."""
+        queue = self._user
+        if self._turns is not None:
+            queue = self._turns.get(caller_of(message))
+        if not queue:
+            return False
+        try:
+            queue.remove(message)
+        except ValueError:
+            return False
+        if self._turns is not None:
+            self._removed(caller_of(message))
+        return True
+
+    def drain(self) -> list[Message]:
+        """Empty the queue; returns what was there, in the order of turns."""
+        messages: list[Message] = []
+        while (message := self.pop()) is not None:
+            messages.append(message)
+        self._user = None
+        return messages
+
+    def _removed(self, caller: Hashable) -> None:
+        assert self._turns is not None
+        self._count -= 1
+        if not self._turns[caller]:
+            del self._turns[caller]
+        if len(self._turns) == 1:
+            self._join()
+
+    def _split(self, user: deque[Message]) -> None:
+        self._turns = OrderedDict({caller_of(user[-1]): user}) if user else OrderedDict()
+        self._count = len(user)
+        self._user = None
+
+    def _join(self) -> None:
+        assert self._turns is not None
+        ((_, self._user),) = self._turns.items()
+        self._turns = None
+
+
+class Mailbox(Turns):
+    """Messages in front of one actor. Loop thread only."""
+
+    __slots__ = ("_control", "limit", "waiting_room")
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
         self._control: deque[Notice] | None = None
+        self.waiting_room: WaitingRoom | None = None
+        """Who waits for room, while somebody does."""
 
     def __len__(self) -> int:
-        """Messages that wait, in both lanes."""
-        return (len(self._user) if self._user else 0) + (len(self._control) if self._control else 0)
+        """Messages that wait, in both lanes; those that wait for room have not been taken."""
+        waiting = self._count if self._turns is not None else len(self._user) if self._user else 0
+        return waiting + (len(self._control) if self._control else 0)
 
     def put(self, message: Message) -> bool:
         """Take a user message; False when the lane is at its limit."""
         user = self._user
-        if user is None:
-            user = self._user = deque()
-        elif len(user) >= self.limit:
+        if not user:
+            if self._turns is None:
+                if user is None:
+                    user = self._user = deque()
+                user.append(message)
+                return True
+        elif message.sender is user[-1].sender and message.via is user[-1].via:
+            if len(user) >= self.limit:
+                return False
+            user.append(message)
+            return True
+        if self.waiting >= self.limit:
             return False
-        user.append(message)
+        self.append(message)
         return True
 
     def put_control(self, notice: Notice) -> None:
@@ -49,17 +193,19 @@ class Mailbox:
         """The next message, control first; None when both lanes are empty."""
         if self._control:
             return self._control.popleft()
-        return self._user.popleft() if self._user else None
+        if self._turns is None and self.waiting_room is None:
+            return self._user.popleft() if self._user else None
+        message = self.pop()
+        if self.waiting_room is not None:
+            self.waiting_room.admit()
+        return message
 
     def remove(self, message: Message) -> bool:
         """Take *message* out of its place in the queue; False when it is not there."""
-        if not self._user:
-            return False
-        try:
-            self._user.remove(message)
-        except ValueError:
-            return False
-        return True
+        found = super().remove(message)
+        if found and self.waiting_room is not None:
+            self.waiting_room.admit()
+        return found
 
     def withdraw(self, key: Any) -> list[Message]:
         """Take out the notices of one watch."""
@@ -69,13 +215,38 @@ class Mailbox:
         return notices
 
     def clear(self) -> list[Message]:
-        """Empty both lanes; returns what was there, user messages oldest first."""
-        messages = [*self.clear_control(), *(self._user or ())]
-        self._user = None
-        return messages
+        """Empty both lanes; returns what was there, user messages of each caller oldest first."""
+        return [*self.clear_control(), *self.drain()]
 
     def clear_control(self) -> list[Message]:
         """Forget the control messages that were meant for a life that is over; returns them."""
         notices: list[Message] = list(self._control or ())
         self._control = None
         return notices
+
+    # -- at the limit ------------------------------------------------------------------
+
+    def drop_oldest(self) -> Message:
+        """Take out the oldest message of the caller who has most, to make room."""
+        queue = self.greediest
+        oldest = queue.popleft()
+        self._shortened(oldest)
+        return oldest
+
+    def displace(self, message: Message) -> Message | None:
+        """
+        Take out the youngest of the caller who has most, so that *message* finds room; None: it does not.
+
+        Only where its own caller has at least two less: else one who floods an actor leaves no room
+        for others.
+        """
+        queue = self.greediest
+        if len(queue) < self.count_of(message) + 2:
+            return None
+        youngest = queue.pop()
+        self._shortened(youngest)
+        return youngest
+
+    def _shortened(self, message: Message) -> None:
+        if self._turns is not None:
+            self._removed(caller_of(message))

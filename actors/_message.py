@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from actors import pickling
 from actors._peers import TooLarge
 from actors._shared import SHARED_FROM
-from actors.errors import SerializationError
+from actors.errors import ActorError, SerializationError
 from actors.foreign import plain_error, to_json
 from actors.ref import Ref
 from actors.stream import BETWEEN
@@ -48,6 +48,16 @@ class Answer(Protocol):
         """What takes its place when the handler turns out to be a stream; None where nobody reads."""
 
 
+class Receipt(Protocol):
+    """Whoever has to know what becomes of a message, answer or not. Loop thread only."""
+
+    def ended(self) -> None:
+        """Its handler has ended, however."""
+
+    def reached_nobody(self, error: ActorError | None) -> None:
+        """It will not be handled."""
+
+
 class Origin(NamedTuple):
     """The actor of another process that sent a message."""
 
@@ -76,6 +86,7 @@ class Message:
         "chain",
         "deadline_at",
         "foreign",
+        "is_parked",
         "kwargs",
         "life",
         "method",
@@ -83,11 +94,16 @@ class Message:
         "sender",
         "task",
         "threaded",
+        "via",
         "watch",
     )
 
     is_special = False
     """True for what no caller sent: timers and notices."""
+    redelivered: bool = False
+    """True when it was sent before, and may have been handled."""
+    receipt: Receipt | None = None
+    """Whom its end concerns beyond its answer: a reliable tell is acknowledged then."""
     tag: Tag | None = None
     """The name of its call, where that can be sent again (`_named.NamedMessage`)."""
 
@@ -107,6 +123,8 @@ class Message:
         """None where nobody cares: timers, and tells that were taken."""
         self.sender = sender
         self.deadline_at = deadline_at
+        self.via: Peer | None = None
+        """The process it came from; None for this one."""
         self.pin = 0
         """The only incarnation that may handle it; 0 for any."""
         self.chain: tuple[Step, ...] = ()
@@ -123,13 +141,10 @@ class Message:
         """The task whose handler works on it now."""
         self.watch: Timer | None = None
         """Runs while its handler does, where the actor has a `handler_timeout`."""
+        self.is_parked = False
+        """True while it waits for room in a mailbox that has not taken it."""
         self.cancelled = ""
         """Why it should not run on: `caller`, `deadline`, `stop`, or empty."""
-
-    @property
-    def redelivered(self) -> bool:
-        """True when it was sent before, and may have been handled."""
-        return self.tag is not None and self.tag.attempt > 1
 
     @property
     def sender_name(self) -> str | None:
@@ -158,6 +173,20 @@ class HookMessage(Message):
         super().__init__("on_start", (), {}, None)
         self.cell = life.cell
         self.life = life
+
+
+class ReliableMessage(Message):
+    """A tell that is acknowledged, and may have come before."""
+
+    __slots__ = ("receipt", "redelivered")
+
+    receipt: Receipt | None
+    redelivered: bool
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.receipt = None
+        self.redelivered = False
 
 
 class Notice(Message):
@@ -206,6 +235,9 @@ class NoAnswer:
     def _answer_refused(self, error: BaseException) -> None: ...
     def _open_outlet(self) -> Outlet | None: ...
 
+    def _answer_taken(self) -> None:
+        """The mailbox, which was full when it came, has taken it."""
+
 
 class RemoteMessage(Message):
     """
@@ -235,7 +267,8 @@ class RemoteMessage(Message):
         self.deadline_at = deadline_at
         self.pin = pin
         self.chain = ()
-        self.threaded = self.foreign = False
+        self.threaded = self.foreign = self.is_parked = False
+        self.via = peer
         self.cell = self.life = self.task = self.watch = None
         self.cancelled = ""
         self._remote = remote
@@ -287,15 +320,18 @@ class RemoteAsk(RemoteMessage):
         self._remote.send_back(self._peer, kind, self._codec, self._call_id, body)
 
 
-class RemoteTell(RemoteMessage):
+class RemoteTell(RemoteMessage, NoAnswer):
     """Refusals go back, one by one; nobody waits for the outcome."""
 
     __slots__ = ()
 
-    def _answer(self, value: Any) -> None: ...
-    def _answer_error(self, error: BaseException) -> None: ...
-    def _answer_item(self, item: Any) -> None: ...
-    def _answer_end(self) -> None: ...
+    @property
+    def tell_id(self) -> int:
+        """Which tell of its process it is."""
+        return self._call_id
+
+    def _answer_taken(self) -> None:
+        self._remote.send_back(self._peer, Kind.ADMITTED, self._codec, self._call_id, b"")
 
     def _answer_refused(self, error: BaseException) -> None:
         body = encode_error(error, self._codec)

@@ -43,6 +43,10 @@ class NamedMessage(Message):
 
     tag: Tag | None
 
+    @property
+    def redelivered(self) -> bool:  # type: ignore[override]
+        return self.tag is not None and self.tag.attempt > 1
+
 
 class RemoteNamedAsk(RemoteAsk):
     """The same, from another process."""
@@ -50,6 +54,10 @@ class RemoteNamedAsk(RemoteAsk):
     __slots__ = ("tag",)
 
     tag: Tag | None
+
+    @property
+    def redelivered(self) -> bool:  # type: ignore[override]
+        return self.tag is not None and self.tag.attempt > 1
 
 
 def tag_in(kwargs: dict[str, Any]) -> Tag:

@@ -5,6 +5,10 @@ What is queued for one peer while a frame is under way leaves in the next frame.
 Sending never needs the loop: any thread appends and flushes; when the link would
 block, a thread of the peer's own takes over until the outbox is empty. A peer that
 is lost fails what waited for it: unsent messages never ran, the rest may have run.
+
+Back-pressure is end to end. What has left and was not yet taken in at the far end is bounded by
+`MAX_IN_FLIGHT`: the rest waits in the outbox, which is bounded too. Messages for an actor
+without room wait apart (`_held`), so that they hold up nobody else's.
 """
 
 from __future__ import annotations
@@ -14,11 +18,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from actors._held import Held
 from actors.address import host_id_of
 from actors.transport import Link, LinkLost
-from actors.wire import ENVELOPE_OVERHEAD, FRAME_OVERHEAD, MAX_FRAME, Kind, Sealer, envelope
+from actors.wire import ENVELOPE_OVERHEAD, FRAME_OVERHEAD, MAX_FRAME, Kind, Sealer, envelope, renumbered
 
 if TYPE_CHECKING:
     from actors._calls import SentTell
@@ -30,6 +35,18 @@ CONNECT_TIMEOUT = 1.0
 MAX_OUTBOX_BYTES = 256 * 1024 * 1024
 MAX_BODY = MAX_FRAME - FRAME_OVERHEAD - ENVELOPE_OVERHEAD - 256
 """Bytes of the largest single message; 256 are left for the sender's address."""
+
+MAX_IN_FLIGHT = 32 * 1024 * 1024
+"""Bytes that one process may have sent another which has not taken them in, and one frame more."""
+
+CREDIT_EVERY = MAX_IN_FLIGHT // 4
+"""Bytes after which a receiver says how far it has come."""
+
+MESSAGE_OVERHEAD = 512
+"""Bytes that each message counts beyond its envelope: objects stand behind it on both sides."""
+
+_CHECKPOINT = 64 * 1024
+"""Bytes between two frames that are remembered until they are taken in."""
 
 # Bytes after which a frame is closed although more waits: a small message behind
 # 60 MB should not wait for all of it.
@@ -50,6 +67,14 @@ class Unsent(Protocol):
     def never_sent(self, reason: str) -> None: ...
 
 
+class Addressed(Unsent, Protocol):
+    """What can wait apart while its receiver has no room."""
+
+    @property
+    def receiver(self) -> str:
+        """The name of the actor it is for."""
+
+
 class TooLarge(Exception):
     """A message is larger than any that may travel; the text says how large, and the limit."""
 
@@ -65,7 +90,8 @@ class _Frame:
 
     def __init__(self) -> None:
         self.chunks: list[bytes] = []
-        self.owners: list[Unsent] = []
+        self.owners: list[Unsent | None] = []
+        """Of each chunk, who wants to know when it does not leave."""
         self.size = 0
         self.data = b""
 
@@ -108,6 +134,20 @@ class Peer:
         self._tells: deque[SentTell] = deque()
         """Tells whose taking is not confirmed yet, oldest first."""
         self._last_tell = 0
+        self._parked: dict[int, SentTell] = {}
+        """Tells that wait at the far end for room in a mailbox, by number."""
+        self.held = Held()
+        """Messages for actors without room."""
+        self.charged_bytes = 0
+        """Came from there since the last credit. Receiving thread only."""
+        self._sent_bytes = 0
+        """Left for there, ever."""
+        self._taken_bytes = 0
+        """Of those, taken in there for certain."""
+        self._checkpoints: deque[tuple[int, int]] = deque()
+        """Frames on their way: sequence, and `_sent_bytes` once it had left."""
+        self._credit = 0
+        """The frame up to which the far end should hear that its frames were taken in; 0: it has."""
         self._lock = threading.Lock()
         self._handed_over = False
         """True while the peer's own thread sends; nobody else may then."""
@@ -148,11 +188,15 @@ class Peer:
         return 0
 
     def _put(self, chunk: bytes, owner: Unsent | None) -> int:
-        size = len(chunk)
-        queued = self._queued_bytes + size
+        queued = self._queued_bytes + len(chunk) + MESSAGE_OVERHEAD
         if queued > MAX_OUTBOX_BYTES:
             raise OutboxFull(f"{self._queued_bytes} bytes wait for {self.address}")
         self._queued_bytes = queued
+        return self._append(chunk, owner)
+
+    def _append(self, chunk: bytes, owner: Unsent | None) -> int:
+        """Put what is counted already behind all that waits."""
+        size = len(chunk)
         frame = self._filling
         if frame.size + size > _FRAME_TARGET and frame.size:
             self._full.append(frame)
@@ -160,8 +204,7 @@ class Peer:
         frame.size += size
         chunks = frame.chunks
         chunks.append(chunk)
-        if owner is not None:
-            frame.owners.append(owner)
+        frame.owners.append(owner)
         return len(chunks)
 
     def told(self, tell_id: int) -> list[SentTell]:
@@ -171,6 +214,95 @@ class Peer:
             while tells and tells[0].number <= tell_id:
                 told.append(tells.popleft())
             return told
+
+    # -- receivers without room --------------------------------------------------
+
+    def hold(self, chunk: bytes, owner: Addressed) -> bool:
+        """Let a message wait apart whose receiver has no room; False when it has. Raises `OutboxFull`."""
+        with self._lock:
+            if self.is_lost or owner.receiver not in self.held:
+                return False
+            if self._queued_bytes + len(chunk) > MAX_OUTBOX_BYTES:
+                raise OutboxFull(f"{self._queued_bytes} bytes wait for {self.address}")
+            self._queued_bytes += len(chunk) + MESSAGE_OVERHEAD
+            self.held.add(owner.receiver, (chunk, owner))
+            return True
+
+    def parked(self, name: str, tell_id: int) -> list[SentTell]:
+        """
+        A message waits there for room in the mailbox of *name*: tell *tell_id*, or an ask.
+
+        Returns the tells before it, which were taken.
+        """
+        tells = self.told(tell_id) if tell_id else []
+        with self._lock:
+            if tells:
+                self._parked[tell_id] = tells.pop()
+            if name not in self.held:
+                self._hold_back(name)
+        return tells
+
+    def _hold_back(self, name: str) -> None:
+        """*name* has no room: what was to leave for it waits apart from now on."""
+        frames = [*self._full, self._filling]
+        waiting = [one for frame in frames for one in zip(frame.chunks, frame.owners, strict=True)]
+        kept, held = self.held.block(name, waiting)
+        if held:
+            self._full.clear()
+            self._filling = _Frame()
+            for chunk, owner in kept:
+                self._append(chunk, owner)
+            # They leave under new numbers.
+            self._tells = deque(tell for tell in self._tells if tell not in held)
+
+    def admitted(self, tell_id: int) -> SentTell | None:
+        """A tell that waited for room there has been taken, or refused."""
+        with self._lock:
+            return self._parked.pop(tell_id, None)
+
+    def granted(self, name: str, places: int) -> None:
+        """The mailbox of *name* has room for that many."""
+        with self._lock:
+            leaving, more = self.held.grant(name, places)
+            for chunk, owner in leaving:
+                self._put_again(chunk, owner)
+            if more:
+                chunk = envelope(Kind.WANT, 0, 0, name.encode())
+                self._queued_bytes += len(chunk) + MESSAGE_OVERHEAD
+                self._append(chunk, None)
+        self.flush()
+
+    def _put_again(self, chunk: bytes, owner: Unsent | None) -> None:
+        if getattr(owner, "done", False):
+            self._queued_bytes -= len(chunk) + MESSAGE_OVERHEAD
+            return  # cancelled, or out of time: nobody wants it
+        if chunk[0] == Kind.TELL:
+            tell = cast("SentTell", owner)
+            self._last_tell = tell.number = self._last_tell + 1
+            self._tells.append(tell)
+            chunk = renumbered(chunk, tell.number)
+        self._append(chunk, owner)
+
+    # -- what is on its way --------------------------------------------------------
+
+    def credit(self, sequence: int) -> None:
+        """Let the far end know that its frames up to *sequence* were taken in; any thread."""
+        with self._lock:
+            self._credit = sequence
+        self.flush()
+
+    def credited(self, sequence: int) -> None:
+        """The far end has taken in our frames up to *sequence*."""
+        with self._lock:
+            while self._checkpoints and self._checkpoints[0][0] <= sequence:
+                self._taken_bytes = self._checkpoints.popleft()[1]
+        self.flush()
+
+    def _left_now(self, sequence: int, charge: int) -> None:
+        self._sent_bytes += charge
+        marked = self._checkpoints[-1][1] if self._checkpoints else self._taken_bytes
+        if self._sent_bytes - marked >= _CHECKPOINT:
+            self._checkpoints.append((sequence, self._sent_bytes))
 
     def flush(self) -> None:
         """Send what is queued, as far as that goes without blocking; any thread."""
@@ -191,16 +323,25 @@ class Peer:
             return False  # the peer's thread meets the same error and reports it
 
     def _next_frame(self) -> _Frame | None:
-        if self._full:
+        is_full = self._sent_bytes - self._taken_bytes >= MAX_IN_FLIGHT
+        frame = None
+        if not is_full and self._full:
             frame = self._full.popleft()
-        elif self._filling.size:
+        elif not is_full and self._filling.size:
             frame, self._filling = self._filling, _Frame()
+        elif self._credit:
+            frame = _Frame()
         else:
             return None
-        self._queued_bytes -= frame.size
-        frame.data = self._sealer.seal(
-            self.host_id, self._own_id, next(_sequences), self._own_address, frame.chunks
-        )
+        charge = frame.size + MESSAGE_OVERHEAD * len(frame.chunks)
+        self._queued_bytes -= charge
+        if self._credit:
+            frame.chunks.append(envelope(Kind.CREDIT, 0, self._credit, b""))
+            self._credit = 0
+            charge += ENVELOPE_OVERHEAD + MESSAGE_OVERHEAD
+        sequence = next(_sequences)
+        self._left_now(sequence, charge)
+        frame.data = self._sealer.seal(self.host_id, self._own_id, sequence, self._own_address, frame.chunks)
         return frame
 
     # -- the peer's own thread, for dialling and for a link that would block ---------
@@ -286,14 +427,21 @@ class Peer:
             # Whether that frame left decides between "never ran" and "may have run".
             self._left.wait_for(lambda: self._leaving is None, _LAST_SEND)
             waiting = [*([self._stuck] if self._stuck is not None else ()), *self._full, self._filling]
-            unsent = [owner for frame in waiting for owner in frame.owners]
+            unsent = [owner for frame in waiting for owner in frame.owners if owner is not None]
+            unsent = [*unsent, *(owner for _, owner in self.held.drain() if owner is not None)]
             self._stuck = None
             self._full.clear()
             self._filling = _Frame()
             self._queued_bytes = 0
-            unconfirmed = [*self._tells]
+            unconfirmed = [*self._parked.values(), *self._tells]
             self._tells.clear()
+            self._parked.clear()
         return unsent, unconfirmed
+
+    @property
+    def waits(self) -> int:
+        """Envelopes that have not left, beside those that are held."""
+        return sum(len(frame.chunks) for frame in (*self._full, self._filling))
 
     @property
     def is_idle(self) -> bool:

@@ -174,7 +174,8 @@ class Remote:
             kind, kwargs = _ASK_NAMED, {**kwargs, "": tuple(call.tag)}
         try:
             codec, head, body = self._encode(peer, ref, call.method, args, kwargs, sender, chain)
-            waits = peer.put(envelope(kind, codec, call.call_id, body, head, remaining), call)
+            chunk = envelope(kind, codec, call.call_id, body, head, remaining)
+            waits = 1 if peer.held and peer.hold(chunk, call) else peer.put(chunk, call)
         except OutboxFull as error:
             self._take_back(peer, codec, body)
             full = MailboxFull(f"the way to {ref._name} is full: {error}")
@@ -192,7 +193,7 @@ class Remote:
         It comes from no handler, has small plain arguments, and goes to a process that was heard of before.
         """
         peer = self._peers.get(home)
-        if peer is None or self._codec != Codec.PICKLE or ref._cell is not None:
+        if peer is None or peer.held or self._codec != Codec.PICKLE or ref._cell is not None:
             return None
         for arg in args:
             if type(arg) not in pickling.FLAT:
@@ -255,6 +256,8 @@ class Remote:
         name = sender.cell.name if sender is not None and sender.cell is not None else None
         tell = SentTell(self._system, ref._name, method, name)
         try:
+            if peer.held and peer.hold(envelope(Kind.TELL, codec, 0, body, head), tell):
+                return tell
             waits = peer.put_tell(codec, head, body, tell)
         except OutboxFull as error:
             self._take_back(peer, codec, body)
@@ -512,6 +515,7 @@ class Remote:
             calls.fail(call, _gone(call, reason))
         for tell in unconfirmed:
             tell.lost(reason)
+        self._system._reliable.lost(peer)
         serving, peer.serving = peer.serving, {}
         for message in serving.values():
             if message.cell is not None:

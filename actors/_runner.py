@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from actors import foreign
 from actors._answered import First
 from actors._drive import drive, resume
-from actors._message import Message, TimerMessage, current_message
+from actors._message import Message, ReliableMessage, TimerMessage, current_message
 from actors._outlet import open_outlet, pour
 from actors.actor import Method, hook_of, unknown_method
 from actors.blame import blame
@@ -271,6 +271,8 @@ class Runner:
             message.watch.cancel()
             message.watch = None
         message.task = message.answer = None  # an error's traceback may keep the message
+        if self._cell.channels and message.receipt is not None:
+            message.receipt.ended()
         self._cell.system._counts.handled += 1
         if task.cancelling():
             # A cancel ends with its message, also when the handler took no notice.
@@ -444,6 +446,9 @@ class Runner:
         hung = Unavailable(f"{cell.name}.{message.method}() ran longer than {limit}", reason="hung")
         self._answer_error(message, blame(hung, cell.name))
         message.answer = None
+        if isinstance(message, ReliableMessage) and message.receipt is not None:
+            message.receipt.ended()  # in the next life it would hang again
+            message.receipt = None
         cell.life_ends(life, Exit("hung", f"handler_timeout: {message.method}() ran longer than {limit}"))
 
     def _failed(self, message: Message, method: Method, error: BaseException) -> None:

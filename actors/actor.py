@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from weakref import WeakKeyDictionary
 
 from actors.errors import InvalidArgument, nearest
@@ -27,6 +27,10 @@ RESERVED = frozenset(
 """Names that mean something on a `Ref`, so that no message can have them."""
 
 
+Overflow = Literal["reject", "drop_oldest", "block"]
+OVERFLOWS: tuple[str, ...] = get_args(Overflow)
+
+
 class Actor:
     """
     Base of all actors: an instance handles one message at a time.
@@ -39,7 +43,20 @@ class Actor:
     expected: ClassVar[tuple[type[BaseException], ...]] = ()
     """Exception types that are answers, not crashes."""
     mailbox: ClassVar[int] = 1000
-    """Messages that may wait; one more is refused with `MailboxFull`."""
+    """Messages that may wait; what happens to one more, `overflow` says."""
+    overflow: ClassVar[Overflow] = "reject"
+    """
+    What happens to a message when the mailbox is full.
+
+    "reject": it is refused with `MailboxFull`. "drop_oldest": the oldest of the caller who has most
+    waiting becomes a dead letter, who asked it gets `MailboxFull`. "block": it waits for room within
+    its deadline, a tell's reply resolves when there was some, and its process sends no more to this
+    actor until then. `tell` itself never blocks: who does not wait for its reply may have
+    1,000 messages wait inside one process, then `MailboxFull`; between processes, 256 MB.
+
+    Callers take turns in the mailbox. Where one has filled it, "reject" refuses that one: the message
+    of another takes the place of its youngest, which becomes a dead letter.
+    """
     concurrency: ClassVar[int] = 1
     """Handlers that may run at the same time."""
     handler_timeout: ClassVar[float] = math.inf
@@ -230,10 +247,18 @@ def check_handler_timeout(owner: str, value: object) -> None:
         raise InvalidArgument(f"{owner}handler_timeout={value!r} must be seconds above 0, or math.inf")
 
 
+def check_overflow(owner: str, value: object) -> None:
+    """`InvalidArgument` unless *value* is one of `OVERFLOWS`."""
+    if value not in OVERFLOWS:
+        known = ", ".join(repr(word) for word in OVERFLOWS) + nearest(str(value), OVERFLOWS)
+        raise InvalidArgument(f"{owner}overflow={value!r} is not one of {known}")
+
+
 def _check_defaults(cls: type[Actor]) -> None:
     for field, value in (("mailbox", cls.mailbox), ("concurrency", cls.concurrency)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InvalidArgument(f"{cls.__name__}.{field}={value!r} must be an integer of at least 1")
+    check_overflow(cls.__name__ + ".", cls.overflow)
     check_handler_timeout(cls.__name__ + ".", cls.handler_timeout)
     timeout = cls.ask_timeout
     if timeout is not None and (not isinstance(timeout, (int, float)) or math.isnan(timeout) or timeout <= 0):

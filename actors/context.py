@@ -82,7 +82,8 @@ class Context:
         """
         True when the message being handled was sent before, and may have been handled: here or elsewhere.
 
-        Only for calls of `@idempotent` methods: nothing else is sent again when it may have run.
+        Only for calls of `@idempotent` methods and for reliable tells: nothing else is sent again when it
+        may have run.
         """
         message = current_message.get()
         return message is not None and message.redelivered
@@ -113,7 +114,7 @@ class Context:
         return self._spawn(cls, args, kwargs)
 
     def options(self, **options: Any) -> ContextOptions:
-        """`spawn` with `name=, mailbox=, concurrency=, handler_timeout=`, and `after`/`every` with `key=`."""
+        """`spawn` with `name=, mailbox=, overflow=, concurrency=, handler_timeout=`; timers with `key=`."""
         return ContextOptions(self, options)
 
     def watch(self, ref: Ref[Any]) -> None:
@@ -187,7 +188,7 @@ class ContextOptions:
     __slots__ = ("_context", "_options")
 
     def __init__(self, context: Context, options: dict[str, Any]) -> None:
-        known = ("name", "mailbox", "concurrency", "handler_timeout", "key")
+        known = ("name", "mailbox", "overflow", "concurrency", "handler_timeout", "key")
         for option in options:
             if option not in known:
                 raise InvalidArgument(f"options({option}=…) is unknown{nearest(option, known)}")

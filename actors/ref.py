@@ -50,6 +50,7 @@ class Ref(Generic[A]):
         "_name",
         "_naming",
         "_pin",
+        "_reliable",
         "_system",
         "_timeout",
         "_timeout_given",
@@ -68,6 +69,7 @@ class Ref(Generic[A]):
         timeout_given: bool = False,
         detached: bool = False,
         naming: Naming | None = None,
+        reliable: bool = False,
         cell: Cell | None = None,
     ) -> None:
         self._system = system
@@ -83,6 +85,8 @@ class Ref(Generic[A]):
         """True for orders: they inherit no deadline."""
         self._naming = naming
         """Which methods are idempotent, as far as is known."""
+        self._reliable = reliable
+        """True when its tells are numbered, acknowledged and sent again."""
         self._cell = cell
         self._located: tuple[int, str] = _NOWHERE
         """Where the directory's version of that number says it lives."""
@@ -143,7 +147,8 @@ class Ref(Generic[A]):
         Send *method* and forget it: at most once, in order per sender and receiver.
 
         The reply resolves when the mailbox took the message and fails when it did not;
-        nobody has to look at it: an unread refusal is a dead letter.
+        nobody has to look at it: an unread refusal is a dead letter. It never blocks, also where the
+        receiver's `overflow` is "block": who sends much waits for the replies.
         """
         if self._naming is not None and self._naming.key is not None:
             return failed(unnamed(method_name(method)))
@@ -169,12 +174,26 @@ class Ref(Generic[A]):
         """
         return self._bound()._ask(self, method_name(method), args, kwargs, streams=True)
 
-    def options(self, *, timeout: float | None = _UNCHANGED, idempotency_key: str = _UNCHANGED) -> Ref[A]:
+    def options(
+        self,
+        *,
+        timeout: float | None = _UNCHANGED,
+        idempotency_key: str = _UNCHANGED,
+        reliable: bool = _UNCHANGED,
+    ) -> Ref[A]:
         """
         The same ref with another *timeout* (seconds; None waits for ever) for its asks and streams.
 
         Asks with one *idempotency_key* are one call, of an `@idempotent` method; any other refuses
         it with `InvalidArgument`.
+
+        With *reliable* its tells are numbered and sent again until their handler has ended, over broken
+        pipes and restarts, to the actor's next incarnation too; handed on once and in order as long
+        as the receiver's process lives. What may have run before says so (`context.redelivered`). The
+        reply resolves when the handler has ended, however; it fails with `MailboxFull` beyond 256
+        (or 16 MB) of them that have not, with `DeadlineExceeded` after the *timeout*, where one is given,
+        and when the actor has ended for good. They wait for room whatever the receiver's `overflow`,
+        and end with the actor that sent them. Asks stay as they are.
         """
         changes: dict[str, Any] = {}
         if timeout is not _UNCHANGED:
@@ -182,6 +201,9 @@ class Ref(Generic[A]):
             changes.update(timeout=timeout, timeout_given=True)
         if idempotency_key is not _UNCHANGED:
             changes["naming"] = with_key(self._naming, idempotency_key)
+        if reliable is not _UNCHANGED:
+            check_reliable(reliable)
+            changes.update(reliable=reliable)
         return self._with(**changes) if changes else self
 
     @property
@@ -246,7 +268,13 @@ class Ref(Generic[A]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         home = self._home or (self._bound()._home_of(self) if self._system is not None else "")
-        flags: tuple[Any, ...] = (self._pin, self._timeout, self._timeout_given, self._detached)
+        flags: tuple[Any, ...] = (
+            self._pin,
+            self._timeout,
+            self._timeout_given,
+            self._detached,
+            self._reliable,
+        )
         if self._naming is not None:
             flags = (*flags, tuple(self._naming))
         return _unpickled, (self._name, self._uid, home, flags)
@@ -258,6 +286,7 @@ class Ref(Generic[A]):
             "timeout_given": self._timeout_given,
             "detached": self._detached,
             "naming": self._naming,
+            "reliable": self._reliable,
             "cell": self._cell,
             **changes,
         }
@@ -268,7 +297,7 @@ class Ref(Generic[A]):
         twin._system, twin._name, twin._uid, twin._home = self._system, self._name, self._uid, self._home
         twin._pin, twin._timeout, twin._timeout_given = self._pin, self._timeout, self._timeout_given
         twin._detached, twin._cell, twin._located = self._detached, self._cell, self._located
-        twin._naming = self._naming
+        twin._naming, twin._reliable = self._naming, self._reliable
         return twin
 
     def _bound(self) -> ActorSystem:
@@ -304,7 +333,7 @@ class _Method:
 
 
 def _unpickled(name: str, uid: int, home: str, flags: tuple[Any, ...]) -> Ref[Any]:
-    pin, timeout, given, detached, *rest = flags
+    pin, timeout, given, detached, reliable, *rest = flags
     system: ActorSystem | None = getattr(decoding, "system", None)
     if system is not None and system._closed:
         system = None  # it has read what came on this thread before
@@ -319,6 +348,7 @@ def _unpickled(name: str, uid: int, home: str, flags: tuple[Any, ...]) -> Ref[An
         timeout_given=given,
         detached=detached,
         naming=naming,
+        reliable=reliable,
     )
 
 
@@ -335,6 +365,12 @@ def method_name(method: Any) -> str:
     if not callable(method) or not isinstance(name, str):
         raise InvalidArgument(f"method={method!r} is neither a method of the actor's class nor its name")
     return name
+
+
+def check_reliable(reliable: Any) -> None:
+    """`InvalidArgument` unless *reliable* is True or False."""
+    if not isinstance(reliable, bool):
+        raise InvalidArgument(f"reliable={reliable!r} is neither True nor False")
 
 
 def check_timeout(timeout: Any) -> None:

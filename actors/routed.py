@@ -17,7 +17,7 @@ from actors._message import Message, current_message
 from actors._named import Attempts, NamedCall, never_ran
 from actors.errors import Unavailable
 from actors.idempotency import unnamed, with_key
-from actors.ref import Ref, check_timeout, method_name
+from actors.ref import Ref, check_reliable, check_timeout, method_name
 from actors.reply import Reply, failed
 from actors.retry import RetryBudget
 
@@ -75,7 +75,15 @@ class Router(Protocol):
 class Routed(Generic[A]):
     """A ref to a group. Its public methods are those of the members' class, as on a `Ref`."""
 
-    __slots__ = ("_idempotency_key", "_key", "_router", "_system", "_timeout", "_timeout_given")
+    __slots__ = (
+        "_idempotency_key",
+        "_key",
+        "_reliable",
+        "_router",
+        "_system",
+        "_timeout",
+        "_timeout_given",
+    )
 
     def __init__(
         self,
@@ -86,6 +94,7 @@ class Routed(Generic[A]):
         timeout_given: bool = False,
         key: str | None = None,
         idempotency_key: str | None = None,
+        reliable: bool = False,
     ) -> None:
         self._system = system
         self._router = router
@@ -93,6 +102,7 @@ class Routed(Generic[A]):
         self._timeout_given = timeout_given
         self._key = key
         self._idempotency_key = idempotency_key
+        self._reliable = reliable
 
     def __getattr__(self, method: str) -> Callable[..., Reply[Any]]:
         if method.startswith("_"):
@@ -135,6 +145,10 @@ class Routed(Generic[A]):
                 )
         except Exception as error:
             return self._system._lost_tell(self._nobody(), method_name(method), current_message.get(), error)
+        if self._reliable:
+            # Not where the member lives now: it may live elsewhere before all is acknowledged.
+            given = {"timeout": self._timeout, "timeout_given": self._timeout_given}
+            ref = Ref(self._system, ref._name, ref._uid, "", reliable=True, **given)  # type: ignore[arg-type]
         return self._system._tell(ref, method_name(method), args, kwargs)
 
     @overload
@@ -157,6 +171,7 @@ class Routed(Generic[A]):
         timeout: float | None = _UNCHANGED,
         key: str | None = _UNCHANGED,
         idempotency_key: str = _UNCHANGED,
+        reliable: bool = _UNCHANGED,
     ) -> Any:
         """
         The same group with another *timeout* (seconds), or with *key*: one key, one member.
@@ -164,12 +179,16 @@ class Routed(Generic[A]):
         A key stays with its member while that belongs to the service. Asks with one
         *idempotency_key* are one call of an `@idempotent` method; they go to the member that would
         remember it, while that runs. Any other method refuses it with `InvalidArgument`.
+
+        With *reliable* tells are (`Ref.options`). In order are those to one member: give them one key,
+        where that matters.
         """
         changes: dict[str, Any] = {
             "timeout": self._timeout,
             "timeout_given": self._timeout_given,
             "key": self._key,
             "idempotency_key": self._idempotency_key,
+            "reliable": self._reliable,
         }
         if timeout is not _UNCHANGED:
             check_timeout(timeout)
@@ -178,6 +197,9 @@ class Routed(Generic[A]):
             changes["key"] = key
         if idempotency_key is not _UNCHANGED:
             changes["idempotency_key"] = with_key(None, idempotency_key).key
+        if reliable is not _UNCHANGED:
+            check_reliable(reliable)
+            changes["reliable"] = reliable
         return self._with(**changes)
 
     def _with(self, **changes: Any) -> Any:

@@ -27,11 +27,12 @@ from actors._loop import LoopInbox, inbox_of
 from actors._message import Message, NoAnswer, Step, current_message
 from actors._named import NamedMessage, ask_named
 from actors._names import Names
+from actors._reliable import Reliable
 from actors._remote import Remote
 from actors._runner import Runners
 from actors._threads import ThreadPool
 from actors._watches import Watches
-from actors.actor import Actor, check_class, check_handler_timeout
+from actors.actor import Actor, Overflow, check_class, check_handler_timeout, check_overflow
 from actors.address import new_host_id, split_target
 from actors.clock import Clock, LoopClock
 from actors.directory import Directory
@@ -112,6 +113,7 @@ class ActorSystem:
         self._loop_thread = 0
         self._own_thread: threading.Thread | None = None
         self._remote: Remote | None = None
+        self._reliable = Reliable(self)
         self._watches = Watches(self)
         self._refusal = _Refusal()
         self._feeds = Feeds(self)
@@ -213,6 +215,7 @@ class ActorSystem:
             self._calls.fail(call, self._unreachable(call.target))
         await self._feeds.wait_ended()
         self._calls.close()
+        self._reliable.close()
         self._runners.close()
         self._threads.close()
         if self in _systems:
@@ -250,12 +253,13 @@ class ActorSystem:
         *,
         name: str | None = None,
         mailbox: int | None = None,
+        overflow: Overflow | None = None,
         concurrency: int | None = None,
         handler_timeout: float | None = None,
     ) -> SpawnOptions:
         """`spawn` with options of ours beside the user's arguments; None leaves it to the class."""
-        options = {"mailbox": mailbox, "concurrency": concurrency, "handler_timeout": handler_timeout}
-        return SpawnOptions(self, {"name": name, **options})
+        limits = {"mailbox": mailbox, "overflow": overflow, "concurrency": concurrency}
+        return SpawnOptions(self, {"name": name, **limits, "handler_timeout": handler_timeout})
 
     def find(self, name: str) -> Ref[Any]:
         """The actor of that name in this process. `NotFound` otherwise."""
@@ -309,6 +313,7 @@ class ActorSystem:
         parent: Life | None = None,
         name: str | None = None,
         mailbox: int | None = None,
+        overflow: str | None = None,
         concurrency: int | None = None,
         handler_timeout: float | None = None,
     ) -> Ref[Any]:
@@ -330,6 +335,7 @@ class ActorSystem:
             kwargs,
             parent=parent,
             mailbox=mailbox,
+            overflow=overflow,
             concurrency=concurrency,
             handler_timeout=handler_timeout,
         )
@@ -346,6 +352,7 @@ class ActorSystem:
         parent: Life | None = None,
         owner: Owner = TEMPORARY,
         mailbox: int | None = None,
+        overflow: str | None = None,
         concurrency: int | None = None,
         handler_timeout: float | None = None,
         shutdown: float | None = None,
@@ -357,6 +364,8 @@ class ActorSystem:
         for option, value in (("mailbox", mailbox), ("concurrency", concurrency)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InvalidArgument(f"{option}={value!r} must be an integer of at least 1")
+        if overflow is not None:
+            check_overflow("", overflow)
         if handler_timeout is not None:
             check_handler_timeout("", handler_timeout)
         if not isinstance(name, str) or not name:
@@ -373,6 +382,7 @@ class ActorSystem:
             parent=parent,
             owner=owner,
             mailbox=mailbox or cls.mailbox,
+            overflow=overflow or cls.overflow,
             concurrency=concurrency or cls.concurrency,
             handler_timeout=handler_timeout or cls.handler_timeout,
             shutdown=shutdown,
@@ -478,11 +488,13 @@ class ActorSystem:
         for arg in args if not kwargs else (*args, *kwargs.values()):
             if type(arg) not in FLAT and is_stream(arg):
                 return self._lost_tell(ref, method, sender, refuse_streams(ref._name, method))
+        if ref._reliable:
+            return self._reliable.tell(ref, method, args, kwargs, sender)
         cell = ref._cell
         if (
             cell is not None
             and threading.get_ident() == self._loop_thread
-            and not (cell.roams or self._closed)
+            and not (cell.roams or self._closed or cell.overflow == "block")
         ):
             return self._tell_at_once(cell, ref, method, args, kwargs, sender)
         try:
@@ -536,6 +548,8 @@ class ActorSystem:
 
     def _deliver_tell(self, cell: Cell, message: Message, reply: Reply[None]) -> None:
         self._deliver(cell, message)
+        if message.is_parked:
+            return  # its reply is settled when there is room
         message.answer = None  # taken, or refused by now: what becomes of it is nobody's business
         reply._resolve(None)
 
@@ -710,6 +724,9 @@ class _TellAnswer(NoAnswer):
 
     def _answer_refused(self, error: BaseException) -> None:
         self._reply._reject(error)
+
+    def _answer_taken(self) -> None:
+        self._reply._resolve(None)
 
 
 def _withdraw(message: Message) -> None:

@@ -179,10 +179,10 @@ class FaultyTransport:
         *,
         odds: Mapping[Fault, float] | None = None,
         seed: int = 0,
-        delay: float = 0.05,
+        delay: float | tuple[float, float] = 0.05,
     ) -> None:
         self.suffered: list[Fault] = []  # by each frame so far
-        self.delay = delay  # seconds
+        self.delay = delay  # seconds, or the least and the most of them
         self._transport = transport = transport or MemoryTransport()
         self.listen = transport.listen
         self.close = transport.close
@@ -210,6 +210,13 @@ class FaultyTransport:
             self.suffered.append(self._script.pop(0) if self._script else drawn)
             return self.suffered[-1]
 
+    def next_delay(self) -> float:
+        """Seconds by which the frame at hand is late."""
+        if not isinstance(self.delay, tuple):
+            return self.delay
+        with self._lock:
+            return self._chance.uniform(*self.delay)
+
 
 class _FaultyLink:
     def __init__(self, faults: FaultyTransport, link: Link, on_lost: Callable[[], None]) -> None:
@@ -230,7 +237,7 @@ class _FaultyLink:
     def send(self, frame: bytes) -> None:
         fault = self._drawn()
         if fault == "delay":
-            self._closed.wait(self._faults.delay)
+            self._closed.wait(self._faults.next_delay())
         for _ in range({"drop": 0, "duplicate": 2}.get(fault, 1)):
             self._link.send(frame)
         self._fault = None

@@ -63,6 +63,16 @@ class Kind(IntEnum):
     FED_CLOSED = 37
     ASK_NAMED = 48
     """An ask with a name: it may have come before. Its tag is the keyword argument without a name."""
+    PARKED = 64
+    ADMITTED = 65
+    GRANT = 66
+    WANT = 67
+    CREDIT = 68
+    RELIABLE = 69
+    RECEIVED = 70
+    MISSING = 71
+    INQUIRY = 72
+    GONE = 73
 
 
 class Codec(IntEnum):
@@ -162,6 +172,13 @@ def envelope(
 ) -> bytes:
     """An envelope as bytes."""
     return _pack(kind, codec, len(head), len(body), call_id, remaining) + head + body
+
+
+def renumbered(chunk: bytes, call_id: int) -> bytes:
+    """The envelope *chunk* under another number."""
+    kind, codec, head_size, body_size, _, remaining = _ENVELOPE.unpack_from(chunk)
+    header = _pack(kind, codec, head_size, body_size, call_id, remaining)
+    return header + chunk[ENVELOPE_OVERHEAD:]
 
 
 def head_of(name: str, uid: int, pin: int, method: str) -> bytes:

@@ -128,6 +128,7 @@ class Branch:
             start_timeout=spec.start_timeout,
             shutdown=_seconds(spec.shutdown_time),
             mailbox=spec.mailbox,
+            overflow=spec.overflow,
             concurrency=spec.concurrency,
             handler_timeout=spec.handler_timeout,
         )

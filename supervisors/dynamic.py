@@ -9,7 +9,7 @@ import itertools
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from actors.actor import Actor
+from actors.actor import Actor, Overflow
 from actors.errors import ActorError, InvalidArgument, NotFound
 from actors.exit import Exit
 from actors.ref import Ref
@@ -57,6 +57,7 @@ class DynamicSupervisor(Actor):
         backoff: Backoff | None = None,
         start_timeout: float = 60.0,
         mailbox: int | None = None,
+        overflow: Overflow | None = None,
         concurrency: int | None = None,
         handler_timeout: float | None = None,
     ) -> None:
@@ -67,6 +68,7 @@ class DynamicSupervisor(Actor):
             "shutdown": shutdown,
             "start_timeout": start_timeout,
             "mailbox": mailbox,
+            "overflow": overflow,
             "concurrency": concurrency,
             "handler_timeout": handler_timeout,
         }

@@ -355,6 +355,7 @@ class HostActor(Actor):
             start_timeout=self._plan.start_timeout,
             shutdown=self._plan.shutdown,
             mailbox=self._plan.mailbox,
+            overflow=self._plan.overflow,
             concurrency=self._plan.concurrency,
             handler_timeout=self._plan.handler_timeout,
             name=name,

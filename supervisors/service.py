@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from actors.actor import Method, idempotent_methods_of, methods_of
+from actors.actor import OVERFLOWS, Method, Overflow, idempotent_methods_of, methods_of
 from actors.errors import InvalidArgument, NotFound, nearest
 from actors.ref import Ref
 from actors.reply import Outcome, Reply, gather
@@ -70,6 +70,8 @@ class Service(Generic[A]):
     """Seconds in which running handlers may finish and `on_stop` may run."""
     start_timeout: float = field(default=60.0, kw_only=True)
     mailbox: int | None = field(default=None, kw_only=True)
+    overflow: Overflow | None = field(default=None, kw_only=True)
+    """What happens to a message when a member's mailbox is full; None leaves it to the class."""
     routing: str = field(default="least_busy", kw_only=True)
     concurrency: int | None = field(default=None, kw_only=True)
     handler_timeout: float | None = field(default=None, kw_only=True)
@@ -86,6 +88,8 @@ class Service(Generic[A]):
         for option in ("per_host", "mailbox", "concurrency"):
             if getattr(self, option) is not None:
                 checks.whole(owner, option, getattr(self, option), least=1)
+        if self.overflow is not None:
+            checks.choice(owner, "overflow", self.overflow, OVERFLOWS)
         checks.choice(owner, "restart", self.restart, RESTARTS)
         check_flags(self.strategy, self.intensity, self.period, owner=owner)
         if not isinstance(self.backoff, Backoff):
@@ -129,6 +133,7 @@ class Service(Generic[A]):
             shutdown=0.0 if isinstance(self.shutdown, str) else self.shutdown,
             start_timeout=self.start_timeout,
             mailbox=self.mailbox or cls.mailbox,
+            overflow=self.overflow or cls.overflow,
             concurrency=self.concurrency or cls.concurrency,
             handler_timeout=self.handler_timeout or cls.handler_timeout,
             routing=self.routing,
@@ -162,6 +167,7 @@ class ServicePlan:
     shutdown: float
     start_timeout: float
     mailbox: int
+    overflow: str
     concurrency: int
     handler_timeout: float
     routing: str
@@ -262,11 +268,17 @@ class ServiceRef(Routed[A]):
         return hash((self.name, self._key))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self.name, self._timeout, self._timeout_given, self._key, self._idempotency_key)
+        options = (self._timeout, self._timeout_given, self._key, self._idempotency_key, self._reliable)
+        return _unpickled, (self.name, *options)
 
 
 def _unpickled(
-    name: str, timeout: float | None, given: bool, key: str | None, idempotency_key: str | None
+    name: str,
+    timeout: float | None,
+    given: bool,
+    key: str | None,
+    idempotency_key: str | None,
+    reliable: bool,
 ) -> ServiceRef[Any]:
     from actors.ref import decoding
     from actors.system import current_system
@@ -276,5 +288,9 @@ def _unpickled(
     if not isinstance(ref, ServiceRef):
         raise InvalidArgument(f"{name} is not a service here")
     return ref._with(  # type: ignore[no-any-return]
-        timeout=timeout, timeout_given=given, key=key, idempotency_key=idempotency_key
+        timeout=timeout,
+        timeout_given=given,
+        key=key,
+        idempotency_key=idempotency_key,
+        reliable=reliable,
     )

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from actors.actor import OVERFLOWS, Overflow
 from actors.errors import InvalidArgument
 from actors.exit import Exit
 from supervisors import checks
@@ -24,6 +25,9 @@ ChildState = Literal["running", "restarting", "stopped", "pending"]
 Shutdown = float | Literal["brutal_kill"]
 
 WORKER_SHUTDOWN = 5.0
+
+OPTIONS = ("restart", "shutdown", "start_timeout", "mailbox", "overflow", "concurrency", "handler_timeout")
+"""What every way to describe a child says of it, as `check_options` wants it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,8 @@ class ChildSpec:
     significant: bool = field(default=False, kw_only=True)
     """Whether its end by itself may end the supervisor, as `auto_shutdown` says; never with permanent."""
     mailbox: int | None = field(default=None, kw_only=True)
-    """None leaves it to the class, here and in `concurrency`."""
+    """None leaves it to the class, here, in `overflow` and in `concurrency`."""
+    overflow: Overflow | None = field(default=None, kw_only=True)
     concurrency: int | None = field(default=None, kw_only=True)
     handler_timeout: float | None = field(default=None, kw_only=True)
     """Seconds that one handler may run before the child counts as hung."""
@@ -50,8 +55,7 @@ class ChildSpec:
     def __post_init__(self) -> None:
         checks.name("ChildSpec", "id", self.id)
         check_class("ChildSpec", self.actor_class)
-        options = ("restart", "shutdown", "start_timeout", "mailbox", "concurrency", "handler_timeout")
-        check_options("ChildSpec", **{option: getattr(self, option) for option in options})
+        check_options("ChildSpec", **{option: getattr(self, option) for option in OPTIONS})
         checks.flag("ChildSpec", "significant", self.significant)
         if self.significant and self.restart == "permanent":
             raise checks.misfit("ChildSpec", "significant", True, "does not go with restart='permanent'")
@@ -104,6 +108,7 @@ def check_options(
     shutdown: object,
     start_timeout: object,
     mailbox: object,
+    overflow: object,
     concurrency: object,
     handler_timeout: object,
 ) -> None:
@@ -115,6 +120,8 @@ def check_options(
     for limit, value in (("mailbox", mailbox), ("concurrency", concurrency)):
         if value is not None:
             checks.whole(owner, limit, value, least=1)
+    if overflow is not None:
+        checks.choice(owner, "overflow", overflow, OVERFLOWS)
     if handler_timeout is not None:
         checks.positive(owner, "handler_timeout", handler_timeout, allow_infinity=True)
 

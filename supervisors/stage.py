@@ -497,6 +497,7 @@ class Stage(Actor):
             "handler_timeout": _limit(plan.handler_timeout),
             "routing": plan.routing,
             "mailbox": plan.mailbox,
+            "overflow": plan.overflow,
             "concurrency": plan.concurrency,
         }
 

@@ -90,7 +90,7 @@ def description_text(service: Mapping[str, Any]) -> str:
         ("strategy", service["strategy"]),
         ("restart", f"{service['restart']}, {_limits(service)}"),
         ("routing", service["routing"]),
-        ("mailbox", service["mailbox"]),
+        ("mailbox", f"{service['mailbox']}, then {service['overflow']}"),
         ("concurrency", service["concurrency"]),
         ("times", ", ".join(_times(service))),
     ]

@@ -24,7 +24,13 @@ HOMES = {
 
 INHERITED = {
     # `ServiceRef` is a `Routed` of its own kind; public names would hide messages of the same name.
-    "supervisors/service.py": {"_idempotency_key", "_timeout", "_timeout_given", "_with"},
+    "supervisors/service.py": {
+        "_idempotency_key",
+        "_reliable",
+        "_timeout",
+        "_timeout_given",
+        "_with",
+    },
 }
 """Underscore names of the other package that a subclass uses on itself."""
 

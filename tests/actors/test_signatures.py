@@ -25,7 +25,10 @@ def parameters(function: Any) -> str:
     ("function", "expected"),
     [
         (ActorSystem.spawn, "(cls, /, *args, **kwargs)"),
-        (ActorSystem.options, "(*, name=None, mailbox=None, concurrency=None, handler_timeout=None)"),
+        (
+            ActorSystem.options,
+            "(*, name=None, mailbox=None, overflow=None, concurrency=None, handler_timeout=None)",
+        ),
         (ActorSystem.find, "(name)"),
         (ActorSystem.subscribe, "(sink)"),
         (Ref.ask, "(method, /, *args, **kwargs)"),
@@ -49,7 +52,7 @@ def test_the_parameters_are_exactly_these(function: Any, expected: str) -> None:
 def test_a_ref_has_exactly_these_options() -> None:
     options = list(inspect.signature(Ref.options).parameters.values())[1:]
     assert {option.kind for option in options} == {inspect.Parameter.KEYWORD_ONLY}
-    assert [option.name for option in options] == ["timeout", "idempotency_key"]
+    assert [option.name for option in options] == ["timeout", "idempotency_key", "reliable"]
 
 
 def test_a_context_has_exactly_these() -> None:

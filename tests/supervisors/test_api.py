@@ -67,7 +67,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         (
             ChildSpec,
             "(id, actor_class, *, args=(), kwargs=…, restart='permanent', shutdown=None, start_timeout=60.0,"
-            " significant=False, mailbox=None, concurrency=None, handler_timeout=None)",
+            " significant=False, mailbox=None, overflow=None, concurrency=None, handler_timeout=None)",
         ),
         (
             Supervisor,
@@ -77,14 +77,15 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         (
             DynamicSupervisor,
             "(actor_class, *, max_children=None, restart='permanent', shutdown=None, intensity=3, period=5.0,"
-            " backoff=None, start_timeout=60.0, mailbox=None, concurrency=None, handler_timeout=None)",
+            " backoff=None, start_timeout=60.0, mailbox=None, overflow=None, concurrency=None,"
+            " handler_timeout=None)",
         ),
         (
             Service,
             "(name, actor_class, *, args=(), kwargs=…, size=1, resources=…, per_host=None,"
             " understudies=0, restart='permanent', strategy='one_for_one', intensity=None, period=5.0,"
-            " backoff=…, shutdown=5.0, start_timeout=60.0, mailbox=None, routing='least_busy',"
-            " concurrency=None, handler_timeout=None)",
+            " backoff=…, shutdown=5.0, start_timeout=60.0, mailbox=None, overflow=None,"
+            " routing='least_busy', concurrency=None, handler_timeout=None)",
         ),
         (
             App,
@@ -141,7 +142,6 @@ def test_the_operations_of_a_cluster_are_these() -> None:
     ("owner", "absent"),
     [
         (supervisors, ["Autoscale"]),
-        (Actor, ["overflow"]),
         (ServiceRef, ["restart", "reset"]),
     ],
 )
@@ -152,11 +152,9 @@ def test_what_does_not_work_yet_is_not_there(owner: object, absent: list[str]) -
 @pytest.mark.parametrize(
     ("function", "absent"),
     [
-        (ChildSpec, ["overflow"]),
         (Supervisor, ["max_children"]),
         (DynamicSupervisor, ["auto_shutdown", "strategy"]),
-        (Service, ["overflow", "autoscale", "version"]),
-        (ServiceRef.options, ["reliable"]),
+        (Service, ["autoscale", "version"]),
     ],
 )
 def test_parameters_appear_only_when_they_work(function: object, absent: list[str]) -> None:

@@ -1,0 +1,564 @@
+"""
+Reliable tells: sent again until their handler has ended, handed on in order and once.
+
+Each pair of a sender (one life of an actor, or a program) and a registration has a window
+(`_windows`) under a number of its own, the channel; that number and a message's place in it tell
+duplicates. The receiver's end lies with the cell, so it outlives restarts in the process; when
+the process dies, what has not ended goes to the next incarnation, and says that it may have run.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import struct
+from collections import OrderedDict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from actors import pickling
+from actors._message import Message, Origin, ReliableMessage
+from actors._peers import MAX_BODY, OutboxFull
+from actors._windows import ReceiverWindow, Report, SenderWindow, WindowFull
+from actors.errors import (
+    ActorError,
+    ActorStopped,
+    DeadlineExceeded,
+    MailboxFull,
+    SerializationError,
+    ServiceFailed,
+    Unavailable,
+)
+from actors.events import DeadLettered
+from actors.ref import Ref
+from actors.reply import Reply
+from actors.wire import Codec, Envelope, Kind, envelope
+
+if TYPE_CHECKING:
+    from actors._cell import Cell
+    from actors._life import Life
+    from actors._peers import Peer
+    from actors.clock import Timer
+    from actors.system import ActorSystem
+
+# Number, the oldest that is not settled, seconds left, whether it may have run; then, each with its
+# length before it, whom it is for, and what.
+_HEAD = struct.Struct("!QQd?H")
+_RANGE = struct.Struct("!QQ")
+
+SILENCE = 10.0
+"""Seconds without a word from a process whose pipe has closed, after which it counts as dead.
+
+Only where no directory tells: an app knows when a member has ended, and where its next life is.
+"""
+
+IDLE_TIME = 60.0
+"""Seconds after which a sender forgets a window with nothing in it."""
+
+MOST_CHANNELS = 1024
+"""Senders that one actor remembers; the one not heard of for longest is forgotten first."""
+
+_NOTHING_ARRIVED = Report(0, 0)
+"""What a receiver says that does not know a sender."""
+
+_FINAL = ("no inbox", "system stopped")
+
+
+class ReliableTell(Reply[None]):
+    """Settled when the receiver's handler has ended, or never will."""
+
+    __slots__ = ("args", "body", "deadline_at", "kwargs", "method", "sender", "target")
+
+    def __init__(
+        self,
+        system: ActorSystem,
+        ref: Ref[Any],
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        sender: Life | None,
+    ) -> None:
+        super().__init__(system)
+        self.target = ref._name
+        self.method = method
+        self.args = args
+        self.kwargs = kwargs
+        self.sender = sender
+        self.body = b""
+        self.deadline_at = math.inf
+        if ref._timeout_given and ref._timeout is not None:
+            self.deadline_at = system.clock.now() + ref._timeout
+
+    def fail(self, error: BaseException, reason: str) -> None:
+        """It is given up here: its reply fails, and it is a dead letter."""
+        if not self._done:
+            self._reject(error)
+            name = self.sender.cell.name if self.sender is not None else None
+            assert self._system is not None
+            self._system.emit(DeadLettered(self.target, name, self.method, reason))
+
+    def _describe(self) -> str:
+        return f"{self.target}.{self.method}()"
+
+
+class Reliable:
+    """All windows of one system whose sender lives here. Loop thread only, but for `tell`."""
+
+    def __init__(self, system: ActorSystem) -> None:
+        self._system = system
+        self._by_pair: dict[Any, Outgoing] = {}
+        self._by_channel: dict[int, Outgoing] = {}
+
+    def tell(
+        self,
+        ref: Ref[Any],
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        sender: Message | None,
+    ) -> Reply[None]:
+        """Send a reliable tell; any thread."""
+        life = sender.life if sender is not None else None
+        told = ReliableTell(self._system, ref, method, args, kwargs, life)
+        if ref._cell is None or ref._cell.roams:
+            try:
+                told.body = _encode(ref, told)
+            except ActorError as error:
+                told._reject(error)
+                return told
+        self._system._on_loop(self._offer, ref, told)
+        return told
+
+    def _offer(self, ref: Ref[Any], told: ReliableTell) -> None:
+        pair = (ref._name, ref._uid, ref._pin, ref._home, told.sender)
+        outgoing = self._by_pair.get(pair)
+        if outgoing is None:
+            outgoing = self._by_pair[pair] = Outgoing(
+                self._system, ref, told.sender, partial(self._drop, pair)
+            )
+            self._by_channel[outgoing.channel] = outgoing
+        outgoing.offer(told)
+
+    def _drop(self, pair: Any) -> None:
+        outgoing = self._by_pair.pop(pair, None)
+        if outgoing is not None:
+            self._by_channel.pop(outgoing.channel, None)
+
+    def lost(self, peer: Peer) -> None:
+        """The pipe to a process has closed."""
+        for outgoing in list(self._by_channel.values()):
+            outgoing.lost(peer)
+
+    def close(self) -> None:
+        """The system stops: what is not acknowledged is given up."""
+        for outgoing in list(self._by_channel.values()):
+            outgoing.give_up(Unavailable("this process's system stopped", reason="system stopped"))
+
+    # -- what receivers say ------------------------------------------------------------
+
+    def received(self, one: Envelope) -> None:
+        """A report."""
+        outgoing = self._by_channel.get(one.call_id)
+        if outgoing is not None:
+            arrived, ended, beyond, failures = pickling.loads(one.body)
+            errors = tuple((number, pickling.decode_error(error)) for number, error in failures)
+            outgoing.on_report(Report(arrived, ended, beyond, errors))
+
+    def missing(self, one: Envelope) -> None:
+        """A request for what is missing."""
+        outgoing = self._by_channel.get(one.call_id)
+        if outgoing is not None:
+            outgoing.on_missing(*_RANGE.unpack(one.body))
+
+    def gone(self, one: Envelope) -> None:
+        """Nobody has that registration there."""
+        outgoing = self._by_channel.get(one.call_id)
+        if outgoing is not None:
+            outgoing.on_gone(pickling.decode_error(pickling.loads(one.body)))
+
+
+class Outgoing:
+    """The sender's end of one channel."""
+
+    def __init__(self, system: ActorSystem, ref: Ref[Any], sender: Life | None, drop: Any) -> None:
+        self.channel = random.getrandbits(64)
+        self._system = system
+        self._ref = ref
+        self._sender = sender
+        self._drop = drop
+        self._window: SenderWindow[ReliableTell] = SenderWindow()
+        self._peer: Peer | None = None
+        """The process it talks to; None for this one, and before the first message."""
+        self._is_lost = False
+        """True from the end of a pipe until a word comes over the next."""
+        self._heard_at = system.clock.now()
+        self._timer: Timer | None = None
+        self._looks_at = math.inf
+
+    def offer(self, told: ReliableTell) -> None:
+        """Send one more."""
+        if self._system._closed:
+            told.fail(self._system._unreachable(self._ref), "system stopped")
+            return
+        try:
+            number = self._window.offer(told, len(told.body))
+        except WindowFull as error:
+            told.fail(MailboxFull(f"{self._ref._name}: {error}"), "window full")
+            return
+        if len(self._window) == 1:
+            self._heard_at = self._system.clock.now()
+        self._transmit((number,))
+        self._look_later()
+
+    # -- what the receiver says ----------------------------------------------------------
+
+    def on_report(self, report: Report) -> None:
+        """What arrived, and what has ended."""
+        now = self._heard()
+        for told, failure in self._window.on_report(report, now):
+            if failure is None:
+                told._resolve(None)
+            else:
+                told._reject(failure)
+        self._look_later()
+
+    def on_missing(self, first: int, last: int) -> None:
+        """Send again what the receiver lacks."""
+        self._heard()
+        self._transmit(self._window.on_missing(first, last))
+
+    def on_gone(self, error: BaseException) -> None:
+        """The registration is not, or no longer, where we sent it."""
+        now = self._heard()
+        if not self._may_move():
+            self.give_up(error)
+            return
+        # Its next life may be elsewhere; the directory knows, or will.
+        self._window.forgotten(now)
+        self._look_later()
+
+    def lost(self, peer: Peer) -> None:
+        """The pipe to *peer* has closed: whatever was on its way may be lost."""
+        if peer is self._peer:
+            self._peer = None
+            self._is_lost = True
+            self._window.forgotten(self._system.clock.now())
+            self._look_later()
+
+    def _heard(self) -> float:
+        self._is_lost = False
+        self._heard_at = now = self._system.clock.now()
+        return now
+
+    def _may_move(self) -> bool:
+        return self._system.directory is not None and not self._ref._home
+
+    # -- sending -------------------------------------------------------------------------
+
+    def _transmit(self, numbers: tuple[int, ...], *, inquires: bool = False) -> None:
+        if not numbers and not inquires:
+            return
+        if self._sender is not None and self._sender.is_over:
+            self.give_up(ActorStopped(f"{self._sender.cell.name}, who sent it, has ended"))
+            return
+        now = self._system.clock.now()
+        try:
+            place = self._system._place(self._ref)
+        except Unavailable as error:
+            if isinstance(error, ServiceFailed) or error.reason in _FINAL:
+                self.give_up(error)
+            else:
+                self._window.sent((), now)  # it is expected back
+            return
+        except Exception as error:
+            self.give_up(error)
+            return
+        self._window.sent(numbers, now)
+        if not isinstance(place, str):
+            for number in numbers:
+                told = self._window.item(number)
+                arrived(place, self, number, self._window.base, told, self._window.is_suspect(number))
+            if inquires:
+                known = place.channels.get(self.channel) if place.channels else None
+                if known is not None:
+                    known.report_soon()
+                else:
+                    self._on_loop_soon(self.on_report, _NOTHING_ARRIVED)
+            return
+        self._send(place, numbers, now, inquires=inquires)
+
+    def _on_loop_soon(self, callback: Any, *args: Any) -> None:
+        assert self._system._loop is not None
+        self._system._loop.call_soon(callback, *args)
+
+    def _send(self, address: str, numbers: tuple[int, ...], now: float, *, inquires: bool) -> None:
+        remote = self._system._remote
+        assert remote is not None
+        peer = remote.peer(address)
+        if peer is not self._peer:
+            self._peer = peer
+        target = pickling.dumps((self._ref._name, self._ref._uid))
+        waits = 1
+        try:
+            for number in numbers:
+                told = self._window.item(number)
+                remaining = math.inf if told is None else told.deadline_at - now
+                suspect = self._window.is_suspect(number)
+                head = _HEAD.pack(number, self._window.base, remaining, suspect, len(target))
+                body = head + target + (b"" if told is None else told.body or _encode(self._ref, told))
+                waits = peer.put(envelope(Kind.RELIABLE, Codec.PICKLE, self.channel, body))
+            if inquires:
+                waits = peer.put(envelope(Kind.INQUIRY, Codec.PICKLE, self.channel, target))
+        except OutboxFull:
+            pass  # it is sent again
+        remote._flush(peer, waits)
+
+    # -- time ------------------------------------------------------------------------------
+
+    def _look_later(self) -> None:
+        kept = self._window
+        at = kept.due_at if len(kept) else self._heard_at + IDLE_TIME
+        if self._timer is not None:
+            if self._looks_at <= at:
+                return
+            self._timer.cancel()
+        self._looks_at = at
+        self._timer = self._system.clock.call_later(max(0.0, at - self._system.clock.now()), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._system.clock.now()
+        if not len(self._window):
+            if now >= self._heard_at + IDLE_TIME:
+                self._drop()
+                return
+        elif self._is_lost and not self._may_move() and now - self._heard_at > SILENCE:
+            name, ran = self._ref._name, self._window.may_have_run
+            silent = f"{name}: its process is gone and did not answer for {SILENCE:g} s"
+            self.give_up(Unavailable(silent, may_have_run=ran, reason="its process is gone"))
+            return
+        self._expire(now)
+        due = self._window.due(now)
+        self._transmit(due.numbers, inquires=due.inquires)
+        self._look_later()
+
+    def _expire(self, now: float) -> None:
+        for number in self._window.numbers():
+            told = self._window.item(number)
+            if told is not None and told.deadline_at <= now:
+                late = f"{told._describe()} was not acknowledged before its deadline"
+                told.fail(DeadlineExceeded(late), "expired")
+                self._window.abandon(number)
+
+    def give_up(self, error: BaseException) -> None:
+        """Nothing of it will be acknowledged any more."""
+        self._drop()
+        if self._timer is not None:
+            self._timer.cancel()
+        for told in self._window.drain():
+            told.fail(error, type(error).__name__)
+
+
+def _encode(ref: Ref[Any], told: ReliableTell) -> bytes:
+    life = told.sender
+    origin = None if life is None else (life.cell.name, life.cell.uid, life.incarnation)
+    try:
+        body = pickling.dumps((ref._pin, told.method, origin, told.args, told.kwargs))
+    except Exception as error:
+        problem = pickling.misfit(ref._name, told.method, told.args, told.kwargs, error)
+        raise SerializationError(problem) from error
+    most = MAX_BODY - _HEAD.size - 64 * 1024  # so much may name its receiver
+    if len(body) > most:
+        what = f"the arguments of {told._describe()} have {len(body)} bytes"
+        raise SerializationError(f"{what}, a reliable tell at most {most}")
+    return body
+
+
+# -- the receiver's side ---------------------------------------------------------------------------
+
+
+class Incoming:
+    """The receiver's end of one channel, with the cell it leads to."""
+
+    def __init__(
+        self, cell: Cell, channel: int, origin: Peer | Outgoing, window: ReceiverWindow[Any]
+    ) -> None:
+        self.cell = cell
+        self.channel = channel
+        self.origin = origin
+        """The way back: another process, or the sender's end in this one."""
+        self.window = window
+        self._reports = False
+
+    def on_message(self, number: int, base: int, message: Message | None) -> None:
+        """A message, or None for the place of one that is settled."""
+        for one, ready in self.window.on_message(number, base, message):
+            if ready is None:
+                self.window.on_ended(one)  # unless it has failed
+            else:
+                ready.receipt = _Receipt(self, one)
+                self.cell.deliver(ready)
+        if (gap := self.window.missing()) is not None:
+            if isinstance(self.origin, Outgoing):
+                self.origin.on_missing(*gap)
+            else:
+                self._send(self.origin, Kind.MISSING, _RANGE.pack(*gap))
+        self.report_soon()
+
+    def report_soon(self) -> None:
+        """Report at the end of the loop's turn, once for all that happens in it."""
+        if not self._reports:
+            self._reports = True
+            loop = self.cell.system._loop
+            assert loop is not None
+            loop.call_soon(self._report)
+
+    def _report(self) -> None:
+        self._reports = False
+        report = self.window.report()
+        if isinstance(self.origin, Outgoing):
+            self.origin.on_report(report)
+        else:
+            plain = tuple((number, pickling.encode_error(error)) for number, error in report.failures)
+            self._send(self.origin, Kind.RECEIVED, pickling.dumps((*report[:3], plain)))
+
+    def gone(self, error: BaseException) -> None:
+        """The cell takes no more."""
+        if self.cell.channels is None or self.cell.channels.pop(self.channel, None) is None:
+            return  # said already
+        if isinstance(self.origin, Outgoing):
+            self.origin._on_loop_soon(self.origin.on_gone, error)
+        else:
+            self._send(self.origin, Kind.GONE, pickling.dumps(pickling.encode_error(error)))
+
+    def _send(self, peer: Peer, kind: int, body: bytes) -> None:
+        remote = self.cell.system._remote
+        assert remote is not None
+        remote.send(peer, kind, self.channel, body, Codec.PICKLE)
+
+
+class _Receipt:
+    """What becomes of one reliable tell (`_message.Receipt`)."""
+
+    __slots__ = ("_incoming", "_message", "_number")
+
+    def __init__(self, incoming: Incoming, number: int) -> None:
+        self._incoming = incoming
+        self._number = number
+
+    def ended(self) -> None:
+        self._incoming.window.on_ended(self._number)
+        self._incoming.report_soon()
+
+    def reached_nobody(self, error: ActorError | None) -> None:
+        if self._incoming.cell.refuses:
+            self._incoming.gone(self._incoming.cell.gone())
+            return
+        self._incoming.window.on_failed(self._number, error or ActorError("it was not handled"))
+        self._incoming.report_soon()
+
+
+def again(message: Message) -> None:
+    """The handler of *message* was cut short from outside: the next life of its actor gets it first."""
+    cell = message.cell
+    if not isinstance(message, ReliableMessage) or message.receipt is None or cell is None:
+        return
+    receipt, message.receipt = message.receipt, None
+    copy = ReliableMessage(
+        message.method, message.args, message.kwargs, None, message.sender, message.deadline_at
+    )
+    copy.via, copy.pin, copy.cell = message.via, message.pin, cell
+    copy.receipt = receipt
+    copy.redelivered = True
+    if cell.refuses:
+        cell._refuse(copy, "stopped", cell.gone())
+        return
+    cell.system._counts.accepted += 1
+    cell.mailbox.append_first(copy)
+
+
+def arrived(
+    cell: Cell, origin: Outgoing, number: int, base: int, told: ReliableTell | None, suspect: bool
+) -> None:
+    """A reliable tell from this process."""
+    message = None
+    if cell.refuses:
+        origin._on_loop_soon(origin.on_gone, cell.gone())
+        return
+    incoming = _channel(cell, origin.channel, origin, base, number == base and not suspect)
+    if told is not None:
+        message = ReliableMessage(told.method, told.args, told.kwargs, None, told.sender, told.deadline_at)
+        message.pin = origin._ref._pin
+        message.redelivered = suspect and not incoming.window.is_original
+    incoming.on_message(number, base, message)
+
+
+def take_in(system: ActorSystem, peer: Peer, one: Envelope) -> None:
+    """A reliable tell from another process; the body of `Kind.RELIABLE`."""
+    number, base, remaining, suspect, size = _HEAD.unpack_from(one.body)
+    at = _HEAD.size + size
+    try:
+        cell = system._names.cell_of(*pickling.loads(one.body[_HEAD.size : at]))
+        if cell.refuses:
+            raise cell.gone()
+    except ActorError as error:
+        _say_gone(system, peer, one.call_id, error)
+        return
+    incoming = _channel(cell, one.call_id, peer, base, number == base and not suspect)
+    incoming.origin = peer
+    message = None
+    if len(one.body) > at:
+        try:
+            pin, method, origin, args, kwargs = pickling.loads(one.body[at:])
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            problem = SerializationError(f"the receiver cannot decode the message: {reason}")
+            incoming.window.on_failed(number, problem)
+            incoming.on_message(number, base, None)
+            return
+        sender = None if origin is None else Origin(origin[0], origin[1], origin[2], peer.address)
+        deadline_at = math.inf if remaining == math.inf else system.clock.now() + remaining
+        message = ReliableMessage(method, args, kwargs, None, sender, deadline_at)
+        message.via = peer
+        message.pin = pin
+        message.redelivered = suspect and not incoming.window.is_original
+    incoming.on_message(number, base, message)
+
+
+def inquired(system: ActorSystem, peer: Peer, one: Envelope) -> None:
+    """A sender wants to know what arrived; `Kind.INQUIRY`."""
+    try:
+        cell = system._names.cell_of(*pickling.loads(one.body))
+    except ActorError as error:
+        _say_gone(system, peer, one.call_id, error)
+        return
+    known = cell.channels.get(one.call_id) if cell.channels else None
+    if known is None:
+        # Forgotten: nothing has arrived, as far as anybody here knows.
+        remote = system._remote
+        assert remote is not None
+        body = pickling.dumps(tuple(_NOTHING_ARRIVED))
+        remote.send(peer, Kind.RECEIVED, one.call_id, body, Codec.PICKLE)
+        return
+    known.origin = peer
+    known.report_soon()
+
+
+def _channel(cell: Cell, channel: int, origin: Peer | Outgoing, base: int, is_original: bool) -> Incoming:
+    if cell.channels is None:
+        cell.channels = OrderedDict()
+    incoming = cell.channels.get(channel)
+    if incoming is None:
+        window: ReceiverWindow[Any] = ReceiverWindow(base, is_original)
+        incoming = cell.channels[channel] = Incoming(cell, channel, origin, window)
+        while len(cell.channels) > MOST_CHANNELS:
+            cell.channels.popitem(last=False)
+    else:
+        cell.channels.move_to_end(channel)
+    return incoming
+
+
+def _say_gone(system: ActorSystem, peer: Peer, channel: int, error: ActorError) -> None:
+    remote = system._remote
+    assert remote is not None
+    remote.send(peer, Kind.GONE, channel, pickling.dumps(pickling.encode_error(error)), Codec.PICKLE)
