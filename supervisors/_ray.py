@@ -277,6 +277,7 @@ def _lean_node_class(base: Any) -> Any:
             ray_params.include_log_monitor = False
             # Ray's own name has 40 characters, our socket paths have 107 in all.
             ray_params.session_name = SESSION_PREFIX + secrets.token_hex(4)
+            ray_params.worker_path = str(Path(__file__).with_name("_fork_server.py"))
             super().__init__(ray_params, **options)
 
         def start_api_server(self, **options: Any) -> None:
