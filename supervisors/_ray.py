@@ -25,7 +25,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,9 @@ STAGE_NAME = "stage"
 
 _HEAD = "node:__internal_head__"
 """The resource that only the head of a cluster has."""
+
+_NODE_ID = "ray.io/node-id"
+"""The label that each node has from Ray."""
 
 TOKEN_NAME = "ray-token"
 SESSIONS_NAME = "ray"
@@ -755,9 +758,17 @@ def _one_line(error: BaseException) -> str:
 # --- slots ------------------------------------------------------------------------------------
 
 
-def make_slot(name: str, bundle: Mapping[str, float], labels: Mapping[str, str] | None = None) -> None:
+def make_slot(
+    name: str,
+    bundle: Mapping[str, float],
+    labels: Mapping[str, str] | None = None,
+    *,
+    avoided: Iterable[str] = (),
+) -> None:
     """
     Reserve *bundle* on one node that carries *labels*; returns before it is placed (see `slot_state`).
+
+    Not on the nodes with the ids *avoided*: Ray still takes one for alive that we know to be gone.
 
     A slot is detached: it outlives the stage and the processes inside it, and a process
     that dies in it does not free it. `AlreadyStarted` when the name is taken.
@@ -766,12 +777,15 @@ def make_slot(name: str, bundle: Mapping[str, float], labels: Mapping[str, str] 
 
     if _find_group(name) is not None:
         raise AlreadyStarted(f"slot {name} exists already in namespace {_namespace()!r}")
+    selector = dict(labels or {})
+    if others := sorted(avoided):
+        selector[_NODE_ID] = f"!in({','.join(others)})"
     placement_group(
         [dict(bundle)],
         strategy="STRICT_PACK",
         name=_group_name(name),
         lifetime="detached",
-        bundle_label_selector=[dict(labels)] if labels else None,
+        bundle_label_selector=[selector] if selector else None,
     )
 
 

@@ -382,26 +382,45 @@ class Company:
         if slot.node_id is not None:
             if len(self._nodes) > 1:
                 await self.look_at_nodes()  # 1 ms; where there is only one node, we live on it
-            if self._is_node_alive(slot.node_id):
+            if self._loss_of(slot.node_id) is None and self._is_node_alive(slot.node_id):
                 return
         if not slot.bundle:
             await self._place_freely(slot, on_pending)
             return
-        if not slot.is_made:
-            slot.is_made = True
-            await self._call(self._ray.make_slot, slot.name, slot.bundle, slot.labels)
         begun = time.monotonic()
         while True:
+            if slot.is_made and self._loss_of(slot.node_id) is not None:
+                self._rename(slot)
+            if not slot.is_made:
+                slot.is_made = True
+                make = partial(self._ray.make_slot, avoided=sorted(self._lost))
+                await self._call(make, slot.name, slot.bundle, slot.labels)
             view = await self._call(self._ray.slot_state, slot.name)
             nodes = await self.look_at_nodes()
-            # Ray may take a while to notice that the node of a slot is gone, and to place it anew.
-            if view.state == "ready" and self._is_node_alive(view.node_id):
-                if view.node_id != slot.node_id:
-                    slot.node_id, slot.gpu_ids = view.node_id, ()
-                return
+            if view.state == "ready" and view.node_id != slot.node_id:
+                slot.node_id, slot.gpu_ids = view.node_id, ()
+            if view.state == "ready" and self._loss_of(view.node_id) is None:
+                if self._is_node_alive(view.node_id):
+                    return
+            elif view.state == "ready":
+                continue
             if time.monotonic() - begun >= placement.patience(slot.bundle, slot.labels, nodes):
                 on_pending(placement.why_pending(slot.bundle, slot.labels, nodes))
             await asyncio.sleep(_POLL)
+
+    def _rename(self, slot: Slot) -> None:
+        """
+        Have *slot* placed anew, elsewhere than on the node it has lost.
+
+        Ray gives a slot another node only when it takes the old one for dead, by default after 14 s;
+        one that it has not seen before is placed at once.
+        """
+        self._slots.pop(slot.name)
+        self._task(self._call(self._ray.remove_slot, slot.name))
+        self._last_slot += 1
+        slot.name, slot.is_made = f"{slot.service}-{self._last_slot}", False
+        slot.node_id, slot.gpu_ids = None, ()
+        self._slots[slot.name] = slot
 
     async def _place_freely(self, slot: Slot, on_pending: Callable[[str], None]) -> None:
         while (node_id := placement.choose_node(self._nodes, slot.labels, self._hosts_by_node())) is None:

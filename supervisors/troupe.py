@@ -783,7 +783,7 @@ class Troupe(Actor):
         member.is_over = member.renewing = False
         member.has_worked = False
         slot = member.slot = self._company.slot_for(self.plan, member.name)
-        is_placed = slot.node_id is not None
+        place_before = slot.name, slot.node_id
         try:
             host = await self._company.man(slot, self.plan, lambda reason: self._pend(member, reason))
         except ActorError as error:
@@ -796,7 +796,7 @@ class Troupe(Actor):
         # A stage that comes after us must not give this incarnation again, nor begin a life beside
         # this one. In a slot that is known, the host that is told to begin the life is the one that
         # keeps this, and says so; a new slot it could not explain.
-        if is_placed:
+        if place_before == (slot.name, slot.node_id):
             self._keep_start()
         else:
             await self._commit(self._playbill_entry())
