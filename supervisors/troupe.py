@@ -796,7 +796,7 @@ class Troupe(Actor):
         # A stage that comes after us must not give this incarnation again, nor begin a life beside
         # this one. In a slot that is known, the host that is told to begin the life is the one that
         # keeps this, and says so; a new slot it could not explain.
-        if place_before == (slot.name, slot.node_id):
+        if slot.node_id is not None and place_before == (slot.name, slot.node_id):
             self._keep_start()
         else:
             await self._commit(self._playbill_entry())

@@ -1242,6 +1242,24 @@ class TestCauses:
         assert world.supervision.has_failed == counts
         assert counts or states(world) == {"a": "running"}
 
+    @pytest.mark.parametrize(("known", "fails"), [(Exit("node_lost"), False), (KILLED, True)])
+    def test_the_last_hope_of_a_service_is_not_gone_while_a_cause_is_open(
+        self, known: Exit, fails: bool
+    ) -> None:
+        """`b` may yet turn out to be within its limit, and so the end of `a` is not the last straw."""
+        world = running("a", "b", intensity=None, backoff=PLAIN, side_by_side=True)
+        for _ in range(3):
+            world.crash("b")
+        world.crash("b", exit=self.KILLED, cause_open=True)
+        for _ in range(4):
+            world.crash("a")
+        assert states(world) == {"a": "backing_off", "b": "backing_off"}
+        assert world.finished is None
+
+        world.send(facts.CauseKnown(("b",), known))
+
+        assert world.supervision.has_failed == fails
+
 
 class TestSignificance:
     def test_c33_the_end_of_any_or_of_the_last_one_stops_them_all(self) -> None:
