@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 OK, ERROR, USAGE, UNHEALTHY, UNREACHABLE = range(5)
 
+_LOOK = 0.05
+"""Seconds between two looks for the next life of a stage."""
+_ALL = 1_000_000
+"""Events: more than a stage keeps."""
 _RETURN_LIMIT = 5.0
 """Seconds in which the next life of a stage should be there; 0.35 to 0.54 measured."""
 
@@ -79,9 +83,7 @@ def _door(app_name: str | None) -> Iterator[Door]:
     from actors.rundir import read_key
 
     record = _record(app_name)
-    with Door(
-        record.address, record.address.removeprefix("ipc://").rsplit("/", 1)[0], read_key(record.key_path)
-    ) as door:
+    with Door(record.address, record.run_dir, read_key(record.key_path)) as door:
         yield door
 
 
@@ -94,7 +96,7 @@ def _record(app_name: str | None) -> settings.StageRecord:
         except NotFound as error:
             if time.monotonic() > give_up_at or not settings.is_returning(app_name):
                 raise Unavailable(str(error), may_have_run=False) from None
-        time.sleep(0.05)
+        time.sleep(_LOOK)
 
 
 def _json(value: Any) -> None:
@@ -131,13 +133,56 @@ def tree(app_name: str | None, output: str) -> None:
 @click.option("--last", default=100, show_default=True, help="How many to begin with.")
 @output
 def events(app_name: str | None, follow: bool, last: int, output: str) -> None:
-    """What happened: starts, crashes, restarts, scaling. With -o json a line per event."""
+    """
+    What happened: starts, crashes, restarts, scaling. With -o json a line per event.
+
+    With -f it ends with the app; a stage that dies is followed into its next life.
+    """
+    try:
+        for event in _followed_events(app_name, last) if follow else _events(app_name, last):
+            click.echo(json.dumps(event) if output == "json" else status.event_text(event))
+    except KeyboardInterrupt:
+        pass
+
+
+def _events(app_name: str | None, last: int, *, follow: bool = False) -> Iterator[dict[str, Any]]:
     with _door(app_name) as door:
+        yield from door.stream("stage", "events", follow, last)
+
+
+def _followed_events(app_name: str | None, last: int) -> Iterator[dict[str, Any]]:
+    from supervisors import logs
+
+    record = _record(app_name)
+    is_over = logs.ending(record)
+    while True:
         try:
-            for event in door.stream("stage", "events", follow, last):
-                click.echo(json.dumps(event) if output == "json" else status.event_text(event))
-        except KeyboardInterrupt:
+            yield from _events(record.app, last, follow=True)
+        except ActorError:
+            if record.is_alive() and not is_over():
+                raise  # it has refused
+        if not is_over():
+            click.echo(f"understudy: the stage of {record.app} is gone; it should be back soon", err=True)
+        following = _next_life(record, is_over)
+        if following is None:
+            return
+        record, last = following, _ALL
+
+
+def _next_life(record: settings.StageRecord, is_over: Callable[[], bool]) -> settings.StageRecord | None:
+    """The stage that comes after that of *record*; None when the app has ended in order, or `Unavailable`."""
+    while not is_over():
+        try:
+            found = settings.find_record(record.app)
+        except NotFound:
             pass
+        else:
+            if found.address != record.address:
+                return found
+        time.sleep(_LOOK)
+    if settings.record_path(record.app).exists():
+        raise Unavailable(f"the stage of {record.app} does not come back", may_have_run=False)
+    return None
 
 
 @main.command("logs")
@@ -168,7 +213,7 @@ def show_logs(
     except re.error as error:
         raise click.UsageError(f"--grep {grep!r} is no regular expression: {error}") from None
     record = _record(app_name)
-    run_dir = os.path.dirname(record.address.removeprefix("ipc://"))
+    run_dir = record.run_dir
     if name is not None:
         _check_said(record, run_dir, name)
     until = logs.ending(record) if follow else None

@@ -107,10 +107,8 @@ class Cluster:
         await self.aclose()
 
     def _new_system(self, record: settings.StageRecord) -> ActorSystem:
-        run_dir = record.address.removeprefix("ipc://").rsplit("/", 1)[0]
-        return ActorSystem(
-            transport=open_nng(run_dir), key=read_key(record.key_path), directory=self._registry
-        )
+        transport = open_nng(record.run_dir)
+        return ActorSystem(transport=transport, key=read_key(record.key_path), directory=self._registry)
 
     def _subscribe(self, system: ActorSystem, record: settings.StageRecord) -> Reply[Any]:
         self._system = system

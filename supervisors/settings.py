@@ -109,6 +109,11 @@ class StageRecord:
         except (TypeError, ValueError, AttributeError) as exc:
             raise InvalidArgument(f"{path}: is not a stage record: {exc}") from exc
 
+    @property
+    def run_dir(self) -> str:
+        """Of the app: where its processes have their sockets."""
+        return self.address.removeprefix("ipc://").rsplit("/", 1)[0]
+
     def is_alive(self) -> bool:
         """True while the very process that wrote this record runs."""
         return is_alive(self.pid, self.start_time)

@@ -183,13 +183,21 @@ class TestEndings:
         up = understudy.start("up", bistro, "--num-cpus", "1")
         up.wait_line("running; Ctrl-C stops it")
         stage = json.loads(understudy("ps", "-o", "json").stdout)["stage"]
+        following = understudy.start("events", "-f", "--last", "1")
+        following.wait_line("")
 
         os.kill(stage["pid"], signal.SIGKILL)
 
         up.wait_line("the stage is away")
         assert "epoch 2" in up.wait_line("the stage is back")
         assert json.loads(understudy("ps", "-o", "json").stdout)["stage"]["epoch"] == stage["epoch"] + 1
+        # Who follows the events goes on with those of the next life, up to the end of the app.
+        following.wait_line("the stage is back (epoch 2)")
+        understudy("scale", "kitchen=+0")
+        following.wait_line("service kitchen scales")
         up.interrupt()
+        assert following.finish() == 0
+        assert following.err == "understudy: the stage of bistro is gone; it should be back soon\n"
         assert up.finish() == 0
         assert up.out.splitlines()[-1] == "bistro is down"
 
