@@ -14,6 +14,7 @@ import math
 import os
 import sys
 import threading
+import traceback
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
@@ -43,6 +44,9 @@ STAGE_ACTOR = "stage"
 
 _FAMILY_LIMIT = 0.5
 """Seconds that a host may take to say what lives in it."""
+
+_NEXT_TRY = 1.0
+"""Seconds before a stage that cannot take over makes way for the next one."""
 
 GAVE_UP_WORDS = "has given up"
 
@@ -92,7 +96,7 @@ class StageProcess:
         if isinstance(event, ActorExited) and event.actor == STAGE_ACTOR and not event.exit.is_clean:
             # A control actor that crashed is a defect of ours; without it nobody is in charge.
             log_sink(event)
-            os._exit(1)
+            self.fail()
 
     def _record(self) -> settings.StageRecord:
         pid = os.getpid()
@@ -135,6 +139,10 @@ class StageProcess:
     def close(self) -> None:
         """End at once."""
         os._exit(0)
+
+    def fail(self) -> None:
+        """End at once, for the next stage to do better."""
+        os._exit(1)
 
 
 class Stage(Actor):
@@ -215,6 +223,18 @@ class Stage(Actor):
     # -- opening ---------------------------------------------------------------------------
 
     async def _open(self) -> None:
+        """As long as this has not worked nobody is in charge: then the app ends, or the next stage tries."""
+        try:
+            await self._open_app()
+        except Exception as error:
+            traceback.print_exc()
+            if self._process.is_return:
+                # What runs goes on running meanwhile; a pause, so that trying for ever costs little.
+                await asyncio.sleep(_NEXT_TRY)
+                self._process.fail()
+            self._give_up(f"it could not be opened: {type(error).__name__}: {error}")
+
+    async def _open_app(self) -> None:
         if self._process.is_return:
             await self._take_over()
         else:
