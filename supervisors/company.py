@@ -25,7 +25,7 @@ from actors.exit import Exit
 from actors.ref import Ref, as_order
 from actors.system import ActorSystem
 from supervisors import evidence, logbook, placement, settings
-from supervisors.exits import Cause, Verdict, crash_signal, judge, readable
+from supervisors.exits import Cause, Verdict, crash_signal, exit_from_plain, judge, readable
 from supervisors.heartbeat import Heartbeat
 from supervisors.playbill import HostEntry, HostReality, Playbill, SlotEntry
 from supervisors.service import ServicePlan
@@ -48,6 +48,8 @@ _FIND_LIMIT = 12.0
 """Seconds in which somebody has to hand over the playbill, as long as there are processes that might."""
 _START_PAUSE = 1.0
 """Seconds before another blank host is tried when one did not come up."""
+
+_AWAY = "while the stage was away"
 
 Readiness = Literal["starting", "warming", "cold", "ready"]
 """Of an understudy; one whose `warm` has failed is cold, and of use all the same."""
@@ -152,6 +154,8 @@ class Company:
         self._nodes: list[Any] = []
         self._lost: set[str] = set()
         """Nodes that we know to be gone; Ray needs some seconds more."""
+        self._left_in: dict[str, tuple[Exit | None, str]] = {}
+        """Farewell and crash file of processes that ended while no stage was there, by their slot."""
         self._closing = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._run_dir: str = host_config["run_dir"]
@@ -256,7 +260,23 @@ class Company:
                 break
             await asyncio.sleep(0.01)
         for host in silent:
+            if host.slot is not None:
+                crash = evidence.crash_of(self._run_dir, host.name)
+                self._left_in[host.slot] = self._farewell_of(host.name), crash
             evidence.remove_traces(self._run_dir, host.name)
+
+    def _farewell_of(self, name: str) -> Exit | None:
+        """What a process has left in writing, when no stage was there to be told."""
+        plain = evidence.farewell_of(self._run_dir, name)
+        return exit_from_plain(plain)[0] if plain is not None else None
+
+    def verdict_on_absence(self, slot_name: str | None) -> Verdict:
+        """Why a process ended that lived in a slot while no stage was there, by what it has left behind."""
+        slot = self.slot_named(slot_name)
+        farewell, crash = self._left_in.get(slot_name or "", (None, ""))
+        is_lost = slot is not None and self.is_lost(slot.node_id)
+        cause: Cause | None = ("node_lost", _AWAY) if is_lost else None
+        return judge(farewell, crash, cause, default=Exit("killed", _AWAY))
 
     async def _remove_unknown_slots(self, playbill: Playbill) -> None:
         """Slots that were made in an earlier stage's last moments, before anybody was told."""
@@ -303,7 +323,9 @@ class Company:
     def host_entries(self) -> tuple[HostEntry, ...]:
         """All processes that are up, for the playbill."""
         return tuple(
-            HostEntry(host.name, host.pid, host.start_time) for host in self._hosts.values() if host.pid
+            HostEntry(host.name, host.pid, host.start_time, host.slot.name if host.slot is not None else None)
+            for host in self._hosts.values()
+            if host.pid
         )
 
     @property
@@ -587,9 +609,10 @@ class Company:
         if host.slot is not None and host.slot.host is host:
             host.slot.host = None
         crash = evidence.crash_of(self._run_dir, host.name)
+        farewell = host.farewell or self._farewell_of(host.name)
         evidence.remove_traces(self._run_dir, host.name)
         if not self._closing:
-            verdict = judge(host.farewell, crash, self._loss_of(host.node_id), host.ordered)
+            verdict = judge(farewell, crash, self._loss_of(host.node_id), host.ordered)
             if host.lifeline is None:
                 verdict = replace(verdict, is_final=True)  # there is nobody to ask
             self._on_died(host, members, verdict)

@@ -1,15 +1,16 @@
 """
 Evidence: what a process leaves behind for whoever asks why it ended or what it is doing.
 
-In the process: a crash file for fatal signals, and a stack file that SIGUSR1 fills, even
-while a handler holds the GIL. Beside it, on the same machine: reading both, and looking at
-the process in `/proc`.
+In the process: a crash file for fatal signals, a farewell that no stage was there to hear, and a
+stack file that SIGUSR1 fills, even while a handler holds the GIL. Beside it, on the same machine:
+reading them, and looking at the process in `/proc`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
+import json
 import os
 import signal
 import socket
@@ -33,6 +34,21 @@ def leave_traces(run_dir: str, name: str) -> None:
     faulthandler.disable()
     faulthandler.enable(_new_file(_crash_path(run_dir, name)), all_threads=True)
     faulthandler.register(signal.SIGUSR1, _new_file(_stack_path(run_dir, name)), all_threads=True)
+
+
+def leave_farewell(run_dir: str, name: str, exit: tuple[str, str, str]) -> None:
+    """Why this process will end, for a stage that is away: kind, one line, traceback."""
+    with contextlib.suppress(OSError), _new_file(_farewell_path(run_dir, name)) as file:
+        file.write(json.dumps(exit).encode())
+
+
+def farewell_of(run_dir: str, name: str) -> tuple[str, str, str] | None:
+    """What `leave_farewell` has left; None when the process has not."""
+    try:
+        kind, detail, traceback = json.loads(_read(_farewell_path(run_dir, name)))
+    except ValueError:
+        return None
+    return str(kind), str(detail), str(traceback)
 
 
 def crash_of(run_dir: str, name: str) -> str:
@@ -66,7 +82,7 @@ def take_stack(run_dir: str, name: str, pid: int, start_time: int) -> str:
 
 def remove_traces(run_dir: str, name: str) -> None:
     """The process has ended and its files have been read."""
-    for path in (_crash_path(run_dir, name), _stack_path(run_dir, name)):
+    for path in (_crash_path(run_dir, name), _stack_path(run_dir, name), _farewell_path(run_dir, name)):
         with contextlib.suppress(OSError):
             os.unlink(path)
 
@@ -123,6 +139,10 @@ def _crash_path(run_dir: str, name: str) -> str:
 
 def _stack_path(run_dir: str, name: str) -> str:
     return f"{run_dir}/{name}.stack"
+
+
+def _farewell_path(run_dir: str, name: str) -> str:
+    return f"{run_dir}/{name}.farewell"
 
 
 def _new_file(path: str) -> Any:

@@ -396,10 +396,11 @@ class HostActor(Actor):
     async def terminate(self) -> None:
         """SIGTERM: every member stops in order, the stage is told, the process ends."""
         exit = Exit("shutdown", "SIGTERM")
-        with contextlib.suppress(ActorError):
-            await self._process.stage.options(timeout=2.0).host_leaving(
-                self._process.config["host_name"], plain_exit(exit)
-            )
+        name = self._process.config["host_name"]
+        try:
+            await self._process.stage.options(timeout=2.0).host_leaving(name, plain_exit(exit))
+        except ActorError:
+            evidence.leave_farewell(self._process.config["run_dir"], name, plain_exit(exit))
         shutdown = self._plan.shutdown if self._plan is not None else 0.0
         await asyncio.gather(
             *(self._end_life(name, exit, shutdown, True) for name in list(self._incarnations))

@@ -46,6 +46,8 @@ class HostEntry:
     name: str
     pid: int
     start_time: int
+    slot: str | None = None
+    """Where its members live; None for one that waits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,14 +30,14 @@ from actors.transport import open_nng
 from supervisors import evidence, health, memory, placement, settings, survey, vigil
 from supervisors.cast import Cast
 from supervisors.company import Company, Host
-from supervisors.exits import Verdict
+from supervisors.exits import Verdict, exit_from_plain
 from supervisors.journal import Journal
 from supervisors.playbill import newest
 from supervisors.programme import Programme
 from supervisors.prompter import Prompter
 from supervisors.registry import REGISTRY_NAME, Registry, ServiceView
 from supervisors.service import ServicePlan
-from supervisors.troupe import Troupe, exit_from_plain
+from supervisors.troupe import Troupe
 
 STAGE_ACTOR = "stage"
 

@@ -31,7 +31,7 @@ from supervisors.actions import Report
 from supervisors.backoff import Backoff
 from supervisors.company import Company, Host, Slot
 from supervisors.driver import Driver
-from supervisors.exits import Verdict
+from supervisors.exits import Verdict, exit_from_plain
 from supervisors.member import Member, MemberSpec, Unexplained
 from supervisors.orders import Begin, DeleteChild, StartChild, Stop, TerminateChild
 from supervisors.playbill import EndedMember, LivingMember, MemberEntry, ServiceEntry
@@ -763,15 +763,14 @@ class Troupe(Actor):
         """Whose process ended while nobody was in charge: those of one process are one incident."""
         fallen, self._fallen = self._fallen, []
         for slot in dict.fromkeys(slot for _, slot in fallen):
-            place = self._company.slot_named(slot)
-            is_lost = place is not None and self._company.is_lost(place.node_id)
-            exit = Exit("node_lost" if is_lost else "killed", "while the stage was away")
+            verdict = self._company.verdict_on_absence(slot)
             names = tuple(name for name, its_slot in fallen if its_slot == slot)
             for name in names:
                 member = self._members[name]
-                member.last_exit, member.host, member.is_registered = exit, None, False
+                member.last_exit, member.traceback = verdict.exit, verdict.stack
+                member.host, member.is_registered = None, False
             # They are said to have worked: whatever they did, an earlier stage was content with it.
-            self._driver.feed(facts.Exited(names, exit, handled=1, counts=not is_lost))
+            self._driver.feed(facts.Exited(names, verdict.exit, handled=1, counts=verdict.counts))
         self._changed()
 
     async def _start(self, member: Member) -> None:
@@ -955,9 +954,3 @@ def _wanted_size(service: str, size: int | str, now: int) -> int:
 
 def _number(name: str) -> int:
     return int(name.rpartition("/")[2])
-
-
-def exit_from_plain(plain: tuple[str, str, str]) -> tuple[Exit, str]:
-    """An exit as a host reported it, and its traceback."""
-    kind, detail, traceback = plain
-    return Exit(kind, detail or None), traceback  # type: ignore[arg-type]
