@@ -110,7 +110,12 @@ def _json(value: Any) -> None:
 @which_app
 @output
 def ps(app_name: str | None, output: str) -> None:
-    """Services and members. Exits 3 when something is degraded, failed or pending."""
+    """
+    Services and members. Exits 3 when something is degraded, failed or pending.
+
+    RESTARTS counts all lives after the first, those after a lost node or an order too, which no
+    limit counts.
+    """
     with _door(app_name) as door:
         found = door.ask("stage", "ps")
     _json(found) if output == "json" else click.echo(status.ps_text(found))
@@ -406,12 +411,12 @@ def _wait_back(door: Door, member: str, old_pid: int, limit: float = 10.0) -> di
 
 
 @main.command()
-@click.argument("name", metavar="SERVICE|MEMBER")
+@click.argument("name", metavar="SERVICE|GROUP|MEMBER")
 @click.option("--rolling", is_flag=True, help="One member after the other, each when the one before runs.")
 @which_app
 @output
 def restart(name: str, rolling: bool, app_name: str | None, output: str) -> None:
-    """New lives in order, for a service or one member (`kitchen/2`)."""
+    """New lives in order, for a service, one member (`kitchen/2`) or all of a group by its strategy."""
     with _door(app_name) as door:
         report = door.ask("stage", "restart", name, rolling, timeout=None)
     _json(report) if output == "json" else click.echo(

@@ -185,9 +185,11 @@ class Cluster:
 
     def restart(self, name: str, *, rolling: bool = False) -> Reply[dict[str, Any]]:
         """
-        New lives for a service or one member, in order: running handlers finish, mailboxes stay.
+        New lives for a service, a group or one member, in order: running handlers finish, mailboxes stay.
 
-        *rolling* restarts one member after the other, each when the one before runs. Nothing is counted.
+        *rolling* restarts one member after the other, each when the one before runs. A group restarts
+        by its strategy: part after part, or all stop in reverse order and start in order, which
+        *rolling* does not go with (`InvalidArgument`). Nothing is counted.
         """
         return self._order("restart", name, rolling)
 

@@ -39,6 +39,7 @@ _SHOWN = (
     "host.failed",
     "node.lost",
     "service.restarted",
+    "group.restarted",
     "service.reset",
     "group.restarting",
     "group.failed",

@@ -379,6 +379,10 @@ class HostActor(Actor):
             ended: Exit = await future
         finally:
             self._stopping.pop(name, None)
+        # Who has ordered it may be gone by now, and has not told the next stage.
+        self._last_words[name] = EndedMember(
+            self._incarnations.get(name, 0), plain_exit(ended), 0, counts=False
+        )
         return ended
 
     async def forget_member(self, epoch: int, name: str) -> None:

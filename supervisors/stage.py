@@ -544,11 +544,17 @@ class Stage(Actor):
         return report
 
     async def restart(self, name: str, rolling: bool = False) -> dict[str, Any]:
-        """New lives for a service, one by one with *rolling*, or for one member (`kitchen/2`)."""
+        """
+        New lives for a service or group, one by one with *rolling*, or for one member (`kitchen/2`).
+
+        Of a group all are restarted in order, by its strategy.
+        """
         await self._in_charge.wait()
-        troupe = self._cast.troupe(name.partition("/")[0])
-        self._note("service.restarted", service=name, rolling=rolling)
-        restarted = await troupe.restart([name] if "/" in name else [], rolling)
+        is_group = name in self._programme.groups
+        part = self._cast.part(name) if is_group else self._cast.troupe(name.partition("/")[0])
+        what = "group" if is_group else "service"
+        self._note(f"{what}.restarted", **{what: name}, rolling=rolling)
+        restarted = await part.restart([name] if "/" in name else [], rolling)
         return {"restarted": restarted}
 
     async def reset(self, name: str) -> dict[str, Any]:

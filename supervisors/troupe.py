@@ -92,7 +92,7 @@ class Troupe(Actor):
         self._living = living
         """Members that run already: they are taken over, not started."""
         self._ended = {
-            name: (each.incarnation, exit_from_plain(each.exit)[0], each.handled)
+            name: (each.incarnation, exit_from_plain(each.exit)[0], each.handled, each.counts)
             for name, each in ended.items()
         }
         """How lives ended while nobody was in charge, where their hosts could say."""
@@ -326,7 +326,7 @@ class Troupe(Actor):
     def _is_wanted(self, name: str) -> bool:
         return _number(name) < self._size and not self._is_stopping
 
-    async def restart(self, names: list[str], rolling: bool) -> list[str]:
+    async def restart(self, names: list[str], rolling: bool = False) -> list[str]:
         """
         Give each of *names* (all members when empty) a new life; an order, so nothing is counted.
 
@@ -382,7 +382,7 @@ class Troupe(Actor):
             return
         if self._living.pop(name, None) is not None:
             # It has not been taken over yet, and need not be.
-            self._ended[name], member.traceback = (incarnation, exit, handled), traceback
+            self._ended[name], member.traceback = (incarnation, exit, handled, True), traceback
             return
         if member.task is not None and not member.task.done():
             # The two come on different ways: that it had started is told before that it ended.
@@ -748,11 +748,12 @@ class Troupe(Actor):
 
     def _mourn(self, member: Member, known: MemberEntry | None) -> None:
         """A life ended while nobody was in charge: what follows is what would have followed then."""
-        incarnation, exit, handled = self._ended.pop(member.name, (0, Exit("killed"), 0))
+        nothing = (0, Exit("killed"), 0, True)
+        incarnation, exit, handled, counts = self._ended.pop(member.name, nothing)
         self._driver.feed(facts.Started(member.name))
         if incarnation == member.incarnation:
             member.last_exit = exit
-            self._driver.feed(facts.Exited((member.name,), exit, handled))
+            self._driver.feed(facts.Exited((member.name,), exit, handled, counts))
         else:
             if not self._fallen:
                 asyncio.get_running_loop().call_soon(self._bury)

@@ -1219,6 +1219,16 @@ class TestCauses:
         assert world.drain().count("start a") == 2
         assert world.finished == GAVE_UP
 
+    def test_restarts_are_all_lives_after_the_first_whatever_they_cost(self) -> None:
+        world = running("a", intensity=1)
+
+        for _ in range(5):
+            world.crash("a", exit=Exit("node_lost"))
+            world.crash("a", exit=Exit("killed", "order"), counts=False)
+
+        [row] = world.supervision.children()
+        assert (row.restarts, row.state) == (10, "running")
+
     @pytest.mark.parametrize("side_by_side", [False, True])
     def test_a_service_takes_counts_back_too(self, side_by_side: bool) -> None:
         world = running("a", "b", intensity=None, backoff=PLAIN, side_by_side=side_by_side)
