@@ -432,9 +432,9 @@ class HostActor(Actor):
         if future is not None and not future.done():
             future.set_result(outcome)
 
-    def _ended(self, name: str, exit: Exit, handled: int) -> None:
+    def _ended(self, name: str, exit: Exit, handled: int, *, counts: bool = True) -> None:
         self._living.pop(name, None)
-        ended = EndedMember(self._incarnations.get(name, 0), plain_exit(exit), handled)
+        ended = EndedMember(self._incarnations.get(name, 0), plain_exit(exit), handled, counts)
         self._last_words[name] = ended
         if exit.kind == "hung" and name in self._process.abandoned:
             # Its handler holds on to a thread or to the loop: only the end of the process ends that.
@@ -448,6 +448,7 @@ class HostActor(Actor):
             ended.incarnation,
             ended.exit,
             ended.handled,
+            ended.counts,
         )
 
     def _worked(self, name: str) -> None:
@@ -463,8 +464,8 @@ class HostActor(Actor):
         if future is not None and not future.done():
             future.set_result(exit)
         else:
-            # The stage that has ordered it is gone: to the next one it is an end like any other.
-            self._ended(name, exit, 0)
+            # The stage that has ordered it is gone: the next one is told, and that it costs nothing.
+            self._ended(name, exit, 0, counts=False)
 
 
 def _on_thread(name: str, function: Callable[[], Any]) -> asyncio.Future[Any]:

@@ -342,9 +342,15 @@ class Stage(Actor):
             await troupe.host_leaves(host)
 
     async def member_exited(
-        self, host: str, name: str, incarnation: int, exit: tuple[str, str, str], handled: int
+        self,
+        host: str,
+        name: str,
+        incarnation: int,
+        exit: tuple[str, str, str],
+        handled: int,
+        counts: bool = True,
     ) -> None:
-        """A member's life ended by itself."""
+        """A member's life ended by itself, or by an order of an earlier stage, which *counts* for nothing."""
         await self._in_charge.wait()
         troupe = self._cast.troupes.get(name.partition("/")[0])
         if troupe is not None:
@@ -360,7 +366,7 @@ class Stage(Actor):
                     incarnation=incarnation,
                     traceback=traceback,
                 )
-            await troupe.exited(name, incarnation, reason, traceback, handled)
+            await troupe.exited(name, incarnation, reason, traceback, handled, counts)
 
     async def member_worked(self, name: str, incarnation: int) -> None:
         """A member's life has finished its first message."""

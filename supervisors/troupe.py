@@ -375,14 +375,16 @@ class Troupe(Actor):
             raise NotFound(f"{self.plan.name} has no member {name!r}{nearest(name, self._members)}")
         return member
 
-    async def exited(self, name: str, incarnation: int, exit: Exit, traceback: str, handled: int) -> None:
+    async def exited(
+        self, name: str, incarnation: int, exit: Exit, traceback: str, handled: int, counts: bool = True
+    ) -> None:
         """A member's life ended by itself; its host lives."""
         member = self._members.get(name)
         if member is None or member.incarnation != incarnation:
             return
         if self._living.pop(name, None) is not None:
             # It has not been taken over yet, and need not be.
-            self._ended[name], member.traceback = (incarnation, exit, handled, True), traceback
+            self._ended[name], member.traceback = (incarnation, exit, handled, counts), traceback
             return
         if member.task is not None and not member.task.done():
             # The two come on different ways: that it had started is told before that it ended.
@@ -390,7 +392,7 @@ class Troupe(Actor):
             if member.incarnation != incarnation:
                 return
         member.last_exit, member.traceback = exit, traceback
-        self._driver.feed(facts.Exited((name,), exit, handled))
+        self._driver.feed(facts.Exited((name,), exit, handled, counts))
         self._changed()
 
     async def worked(self, name: str, incarnation: int) -> None:
