@@ -7,7 +7,6 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 unhealthy, 4 unreachable.
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import time
@@ -445,7 +444,6 @@ def reset(name: str, app_name: str | None, output: str) -> None:
 def down(app_name: str | None, force: bool) -> None:
     """Stop an app in order, wherever it was started."""
     record = _record(app_name)
-    house = (record.house_pid, settings.process_start_time(record.house_pid)) if record.house_pid else None
     if force:
         _force(record)
     else:
@@ -456,9 +454,7 @@ def down(app_name: str | None, force: bool) -> None:
         except Unavailable:
             pass  # it ended before its answer was out
     give_up_at = time.monotonic() + 15
-    while (
-        record.is_alive() or (house is not None and settings.is_alive(*house))
-    ) and time.monotonic() < give_up_at:
+    while (record.is_alive() or record.has_house()) and time.monotonic() < give_up_at:
         time.sleep(0.02)
     if record.is_alive():
         _fail(f"{record.app} is still there (stage pid {record.pid}); try --force", ERROR)
@@ -471,9 +467,7 @@ def _force(record: settings.StageRecord) -> None:
     if record.house_pid is None:
         raise InvalidArgument(f"{record.app} has no house that could end it")
     for _ in range(2):  # the second order means at once
-        try:
-            os.kill(record.house_pid, signal.SIGTERM)
-        except ProcessLookupError:
+        if not settings.send_signal(record.house_pid, record.house_start_time, signal.SIGTERM):
             return
         time.sleep(0.05)
 

@@ -252,9 +252,7 @@ class Company:
             self._task(self._call(self._ray.kill_host, name))
         silent = [host for host in playbill.hosts if host.name not in answered]
         for host in silent:
-            with contextlib.suppress(ProcessLookupError):
-                if settings.is_alive(host.pid, host.start_time):
-                    os.kill(host.pid, signal.SIGKILL)
+            settings.send_signal(host.pid, host.start_time, signal.SIGKILL)
         for _ in range(200):
             if not any(settings.is_alive(host.pid, host.start_time) for host in silent):
                 break
@@ -575,9 +573,9 @@ class Company:
     def kill(self, host: Host, why: Exit) -> None:
         """SIGKILL a process; its end is reported like any other, with *why* as the reason."""
         host.ordered = host.ordered or why
-        if host.pid and settings.is_alive(host.pid, host.start_time):
-            os.kill(host.pid, signal.SIGKILL)
-        elif host.actor is not None and not host.pid:
+        if host.pid:
+            settings.send_signal(host.pid, host.start_time, signal.SIGKILL)
+        elif host.actor is not None:
             self._task(self._call(self._ray.kill_host, host.name))
 
     async def dismiss(self, host: Host) -> None:

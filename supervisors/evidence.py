@@ -64,11 +64,9 @@ def take_stack(run_dir: str, name: str, pid: int, start_time: int) -> str:
     """
     path = _stack_path(run_dir, name)
     before = len(_read(path))
-    # Checked against pid reuse: SIGUSR1 ends a process that does not expect it.
-    if not settings.is_alive(pid, start_time):
+    # Not to whoever has its pid by now: SIGUSR1 ends a process that does not expect it.
+    if not settings.send_signal(pid, start_time, signal.SIGUSR1):
         return ""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGUSR1)
     text = ""
     give_up_at = time.monotonic() + _STACK_LIMIT
     while time.monotonic() < give_up_at:

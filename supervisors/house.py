@@ -402,9 +402,8 @@ class House:
 
 def terminate_stage(house: House, grace: float) -> None:
     """The simplest way to stop an app: SIGTERM to its stage, which stops the others before it ends."""
-    if house.stage is not None and house.stage.is_alive():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(house.stage.pid, signal.SIGTERM)
+    if house.stage is not None:
+        settings.send_signal(house.stage.pid, house.stage.start_time, signal.SIGTERM)
 
 
 # --- processes --------------------------------------------------------------------------------

@@ -109,6 +109,7 @@ class StageProcess:
             key_path=self.config["key_path"],
             app=self.config["app_name"],
             house_pid=self.config.get("house_pid"),
+            house_start_time=self.config.get("house_start_time"),
         )
 
     def terminate(self) -> None:

@@ -184,3 +184,20 @@ def test_the_clients_of_an_app_import_no_ray_and_no_user_code_is_unpickled_by_st
 
     assert users <= {"supervisors/house.py", "supervisors/company.py", "supervisors/stage.py"}
     assert unpicklers == {"supervisors/loading.py"}
+
+
+def test_processes_are_signalled_in_one_way_only() -> None:
+    """By pid and start time, through a checked descriptor: never a reused pid, a group, or all (0 and -1)."""
+    names = {"kill", "killpg", "tgkill"}
+    users = {
+        path
+        for package in PACKAGES
+        for path, tree in sources(package)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr in names
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "os"
+    }
+
+    assert users == set()

@@ -275,17 +275,8 @@ class Nemesis:
         known = next((each for each in _probe.descendants(self._house_pid) if each.pid == pid), None)
         if known is None:
             raise Skipped(f"pid {pid} is no process of this app")
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError:
-            raise Skipped(f"pid {pid} has ended") from None
-        try:
-            if known.is_alive():
-                signal.pidfd_send_signal(pidfd, number)
-        except ProcessLookupError:
-            raise Skipped(f"pid {pid} has ended") from None
-        finally:
-            os.close(pidfd)
+        if not settings.send_signal(known.pid, known.start_time, number):
+            raise Skipped(f"pid {pid} has ended")
 
     def stage_pid(self) -> int:
         """The stage's process now."""
