@@ -145,7 +145,11 @@ def _farewell_path(run_dir: str, name: str) -> str:
 
 def _new_file(path: str) -> Any:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0)
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError:  # a full disk: this process does its job without
+        descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    return os.fdopen(descriptor, "wb", buffering=0)
 
 
 def _read(path: str) -> str:

@@ -40,6 +40,7 @@ _SHOWN = (
     "node.lost",
     "service.restarted",
     "group.restarted",
+    "log.failed",
     "service.reset",
     "group.restarting",
     "group.failed",

@@ -65,7 +65,7 @@ class HostProcess:
         self.config = config
         evidence.leave_traces(config["run_dir"], config["host_name"])
         memory.go_first()
-        self.logbook = logbook.open_logbook(config["run_dir"], config["host_name"])
+        self.logbook = logbook.open_logbook(config["run_dir"], config["host_name"], self._log_failed)
         self.registry = Registry(config["app_name"])
         self.system = ActorSystem(
             transport=open_nng(config["run_dir"]),
@@ -111,6 +111,10 @@ class HostProcess:
     def stage(self) -> Ref[Any]:
         """The stage's control actor."""
         return self._stage
+
+    def _log_failed(self, reason: str) -> None:
+        if hasattr(self, "_stage"):  # else it is too early for anybody to hear
+            self._stage.tell("log_failed", self.config["host_name"], reason)
 
     def _say_hello(self) -> None:
         pid = os.getpid()

@@ -342,6 +342,20 @@ class Stage(Actor):
         if host is not None and troupe is not None:
             await troupe.host_leaves(host)
 
+    async def log_failed(self, name: str, reason: str) -> None:
+        """A host cannot write down what its members say; told once until it can again."""
+        host = self._company.host_named(name)
+        if host is not None:
+            self._note(
+                "log.failed",
+                supervisor=host.service or "company",
+                context="log",
+                reason=reason,
+                child=name,
+                host=name,
+                members=list(host.members),
+            )
+
     async def member_exited(
         self,
         host: str,
