@@ -13,15 +13,15 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
-from actors.actor import Actor
 from actors.errors import ActorError, InvalidArgument, ServiceFailed, StartFailed
 from actors.exit import Exit
 from actors.ref import Ref
 from actors.reply import Reply
 from supervisors import facts
 from supervisors.actions import Report
+from supervisors.control import ControlActor
 from supervisors.driver import Driver
 from supervisors.group import GroupPlan
 from supervisors.orders import Begin, Stop
@@ -42,7 +42,7 @@ class PartSpec:
     significant: bool = False
 
 
-class Ensemble(Actor):
+class Ensemble(ControlActor):
     """
     Supervises one group. Its messages are orders of the stage and of the group around it.
 
@@ -50,12 +50,6 @@ class Ensemble(Actor):
     beginnings of parts that an earlier stage has left running: they are all under way already.
     Without a *superior*, at the top of the app, a group that gives up has failed with all that is in it.
     """
-
-    is_supervisor: ClassVar[bool] = True
-    expected: ClassVar[tuple[type[BaseException], ...]] = (ActorError,)
-    ask_timeout: ClassVar[float | None] = None
-    concurrency: ClassVar[int] = 10_000
-    mailbox: ClassVar[int] = 100_000
 
     def __init__(
         self,

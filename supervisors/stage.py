@@ -16,10 +16,9 @@ import sys
 import threading
 import traceback
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from actors import foreign
-from actors.actor import Actor
 from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, ServiceFailed, Unavailable
 from actors.events import ActorExited, DeadLettered, Event, FrameRejected, PeerLost, log_sink
 from actors.exit import Exit
@@ -30,6 +29,7 @@ from actors.transport import open_nng
 from supervisors import evidence, health, memory, placement, settings, survey, vigil
 from supervisors.cast import Cast
 from supervisors.company import Company, Host
+from supervisors.control import ControlActor
 from supervisors.exits import Verdict, exit_from_plain
 from supervisors.journal import Journal
 from supervisors.playbill import newest
@@ -146,14 +146,8 @@ class StageProcess:
         os._exit(1)
 
 
-class Stage(Actor):
+class Stage(ControlActor):
     """The app's control actor. Questions are answered while orders are carried out."""
-
-    is_supervisor: ClassVar[bool] = True
-    expected: ClassVar[tuple[type[BaseException], ...]] = (ActorError,)
-    ask_timeout: ClassVar[float | None] = None
-    concurrency: ClassVar[int] = 10_000
-    mailbox: ClassVar[int] = 100_000
 
     def __init__(self, process: StageProcess) -> None:
         self._process = process

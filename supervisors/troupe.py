@@ -13,9 +13,8 @@ import dataclasses
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar
+from typing import Any
 
-from actors.actor import Actor
 from actors.errors import (
     ActorError,
     InvalidArgument,
@@ -30,6 +29,7 @@ from supervisors import facts
 from supervisors.actions import Report
 from supervisors.backoff import Backoff
 from supervisors.company import Company, Host, Slot
+from supervisors.control import ControlActor
 from supervisors.driver import Driver
 from supervisors.exits import Verdict, exit_from_plain
 from supervisors.member import Member, MemberSpec, Unexplained
@@ -51,19 +51,13 @@ _START_KEPT = 0.02
 GAVE_UP = Exit("shutdown", "intensity")
 
 
-class Troupe(Actor):
+class Troupe(ControlActor):
     """
     Supervises one service. Its messages are orders of the stage, and of the group it is in.
 
     A service that gives up has failed, and stays so until it is reset, unless it has a *superior*:
     then that decides, and a next life may begin.
     """
-
-    is_supervisor: ClassVar[bool] = True
-    expected: ClassVar[tuple[type[BaseException], ...]] = (ActorError,)
-    ask_timeout: ClassVar[float | None] = None
-    concurrency: ClassVar[int] = 10_000
-    mailbox: ClassVar[int] = 100_000
 
     def __init__(
         self,
