@@ -209,20 +209,20 @@ class House:
         return self.run_dir / LOG_NAME
 
     def _sweep(self) -> None:
-        from supervisors import _ray
+        from supervisors import _ray_local
 
-        _ray.sweep_sessions(self.run_dir)
+        _ray_local.sweep_sessions(self.run_dir)
         _remove_own_files(self.run_dir, keep=(LOG_NAME, LOCK_NAME))
 
     def _open_cluster(self) -> str:
-        from supervisors import _ray
+        from supervisors import _ray, _ray_local
 
         if self.config.address is not None:
             _ray.join(self.config.address, self.config.app_name, self.config.sys_path)
             _ray.refuse_other_machines()
             return self.config.address
         _adopt_orphans()
-        cluster = _ray.start_local(
+        cluster = _ray_local.start_local(
             self.run_dir,
             namespace=self.config.app_name,
             num_cpus=self.config.num_cpus,
@@ -527,9 +527,9 @@ def _take_lock(run_dir: Path) -> int:
 
 
 def _leave_run_dir(run_dir: Path, *, keep_log: bool) -> None:
-    from supervisors import _ray
+    from supervisors import _ray_local
 
-    _ray.sweep_sessions(run_dir)
+    _ray_local.sweep_sessions(run_dir)
     _remove_own_files(run_dir, keep=(LOG_NAME,) if keep_log else ())
     with contextlib.suppress(OSError):
         run_dir.rmdir()
