@@ -21,6 +21,21 @@ def write(understudy: Any, name: str, text: str) -> str:
     return str(path)
 
 
+LINE = """
+import asyncio
+from actors import Actor
+from supervisors import App, Group, Service
+
+class Cook(Actor):
+    async def on_start(self) -> None:
+        if self.context.incarnation > 1:
+            await asyncio.sleep(60)
+
+app = App(Group("line", Service("larder", Cook), Service("kitchen", Cook), strategy="rest_for_one"))
+"""
+"""A group that starts once, and then takes for ever."""
+
+
 class TestBeforeAnythingStarts:
     def test_what_the_file_raises_is_the_users_traceback_alone(self, understudy: Any) -> None:
         file = write(understudy, "broken.py", "def oven():\n    return 1 / 0\n\n\noven()\n")
@@ -177,6 +192,23 @@ class TestEndings:
 
         assert up.finish() == 0
         assert "Traceback" not in up.err
+        until(lambda: understudy.left() == [], timeout=6)
+
+    def test_ctrl_c_while_a_group_restarts_ends_all_of_it(self, understudy: Any, until: Any) -> None:
+        """Whoever has ordered the restart is told, and nobody waits for the start that takes so long."""
+        (understudy.base / "line.py").write_text(LINE)
+        up = understudy.start("up", "line.py", "--num-cpus", "1")
+        up.wait_line("running; Ctrl-C stops it")
+        restart = understudy.start("restart", "line")
+        up.wait_line("group line is restarted by order")
+        until(lambda: '"starting"' in understudy("ps", "-o", "json").stdout.replace("restarting", "starting"))
+
+        up.interrupt()
+
+        assert up.finish() == 0
+        assert restart.finish() != 0
+        assert restart.err.startswith("understudy: ")
+        assert len(restart.err.splitlines()) == 1
         until(lambda: understudy.left() == [], timeout=6)
 
     def test_a_killed_stage_returns_and_up_says_so(self, understudy: Any, bistro: str) -> None:
