@@ -3,9 +3,9 @@ The fork server: Ray's worker processes on an embedded cluster, forked instead o
 
 Ray starts this file in place of its own `default_worker.py`. The first one of a raylet leaves
 behind a server that imports once what every worker needs; each one hands it what Ray said
-(arguments, environment, standard streams), has it fork the worker, and ends. A worker then
-costs 0.2 s of CPU instead of 0.85 (0.55 of them `import ray`), so that understudies come
-back faster than members are killed, also beside other programs, and take little from them.
+(arguments, environment, standard streams), has it fork the worker, and ends. An
+understudy then costs 0.07 s of CPU instead of 0.85 (0.55 of them `import ray`) and 22 MB of memory
+of its own instead of 41: they come back faster than members are killed, also on a busy machine.
 
 The server has one thread and touches neither nng nor Ray's core before it forks. It ends with its
 raylet. Where it does not answer, the worker is booted the usual way, in the process that Ray

@@ -290,7 +290,7 @@ class _Shell:
 class StageShell(_Shell):
     """The Ray actor that is the app's stage."""
 
-    default_opener = "supervisors.stage:open_stage"
+    default_opener = "supervisors.stage_process:open_stage"
 
 
 class HostShell(_Shell):

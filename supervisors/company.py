@@ -10,29 +10,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from actors.errors import ActorError, StartFailed, Unavailable
 from actors.exit import Exit
-from actors.ref import Ref, as_order
+from actors.ref import as_order
 from actors.system import ActorSystem
 from supervisors import evidence, logbook, placement, settings
 from supervisors.exits import Cause, Verdict, crash_signal, exit_from_plain, judge, readable
 from supervisors.heartbeat import Heartbeat
 from supervisors.playbill import HostEntry, HostReality, Playbill, SlotEntry
 from supervisors.service import ServicePlan
+from supervisors.slot import HOST_ACTOR, Host, Slot
 from supervisors.understudies import Post, Understudies
-
-HOST_ACTOR = "host"
-"""Name of the actor in every host that takes the stage's orders."""
 
 _POLL = 0.25
 """Seconds between two looks at what only Ray knows: slots that wait, lifelines that ended."""
@@ -50,72 +47,6 @@ _START_PAUSE = 1.0
 """Seconds before another blank host is tried when one did not come up."""
 
 _AWAY = "while the stage was away"
-
-Readiness = Literal["starting", "warming", "cold", "ready"]
-"""Of an understudy; one whose `warm` has failed is cold, and of use all the same."""
-
-
-@dataclass(eq=False)
-class Host:
-    """One process of ours, from the order to start it until its proven end."""
-
-    name: str
-    node_id: str | None
-    actor: Any
-    """The Ray actor that carries it."""
-    lifeline: Any = None
-    ref: Ref[Any] | None = None
-    address: str = ""
-    pid: int = 0
-    start_time: int = 0
-    gpu_ids: tuple[str, ...] = ()
-    service: str | None = None
-    """None as long as it waits for one."""
-    reserved_for: str | None = None
-    """The one service it waits for; None where it waits for any."""
-    readiness: Readiness = "starting"
-    """How far it is as an understudy."""
-    slot: Slot | None = None
-    up: asyncio.Future[None] | None = None
-    """Done once it has said hello; failed when it never will."""
-    dead: bool = False
-    farewell: Exit | None = None
-    """What it said itself before it ended."""
-    ordered: Exit | None = None
-    """Why we ended it."""
-    stack: str = ""
-    """Where its threads were when it was found to hang."""
-    starting: set[str] = field(default_factory=set)
-    """Members whose `__init__` and `on_start` may be running."""
-    handler_timeout: float = math.inf
-    """Of the service it is open for."""
-    pidfd: int = -1
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """Who lives in it."""
-        return tuple(self.slot.members) if self.slot is not None and self.slot.host is self else ()
-
-
-@dataclass(eq=False)
-class Slot:
-    """What a host may use: a Ray placement group, or just a node where nothing was asked for."""
-
-    name: str
-    service: str
-    bundle: dict[str, float]
-    labels: dict[str, str]
-    node_id: str | None = None
-    is_made: bool = False
-    gpu_ids: tuple[str, ...] = ()
-    """Told by Ray to the first host; later ones are given the same devices."""
-    host: Host | None = None
-    manning: asyncio.Task[Host] | None = None
-    members: dict[str, None] = field(default_factory=dict)
-
-    @property
-    def gpus(self) -> float:
-        return self.bundle.get("GPU", 0.0)
 
 
 class Company:

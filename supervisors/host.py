@@ -31,11 +31,11 @@ from actors.system import ActorSystem
 from actors.tracebacks import users_traceback
 from actors.transport import open_nng
 from supervisors import evidence, loading, logbook, memory, warm
-from supervisors.company import HOST_ACTOR
 from supervisors.playbill import EndedMember, HostReality, LivingMember, Playbill, newest
 from supervisors.registry import Registry, ServiceView, spawn_registry
 from supervisors.service import ServicePlan
 from supervisors.settings import process_start_time
+from supervisors.slot import HOST_ACTOR
 
 _SWITCH_INTERVAL = 0.0005
 """Between thread switches: beside a CPU-bound handler a control message waits 1.5 ms instead of 10.7."""

@@ -76,7 +76,7 @@ class HouseConfig:
     sys_path: tuple[str, ...] = ()
     """What the app's processes need in front of their `sys.path`."""
     opener: str | None = None
-    """`module:function` in the place of `supervisors.stage:open_stage`."""
+    """`module:function` in the place of `supervisors.stage_process:open_stage`."""
     heartbeat_limit: float = 10.0
     """Seconds of silence after which a process is looked at."""
     grace: float = 30.0

@@ -28,7 +28,7 @@ from actors.exit import Exit
 from supervisors import facts
 from supervisors.actions import Report
 from supervisors.backoff import Backoff
-from supervisors.company import Company, Host, Slot
+from supervisors.company import Company
 from supervisors.control import ControlActor
 from supervisors.driver import Driver
 from supervisors.exits import Verdict, exit_from_plain
@@ -37,6 +37,7 @@ from supervisors.orders import Begin, DeleteChild, StartChild, Stop, TerminateCh
 from supervisors.playbill import EndedMember, LivingMember, MemberEntry, ServiceEntry
 from supervisors.registry import MemberView, ServiceView
 from supervisors.service import ServicePlan
+from supervisors.slot import Host, Slot
 from supervisors.spec import Shutdown
 from supervisors.supervision import Supervision
 

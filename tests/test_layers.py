@@ -183,7 +183,7 @@ def test_the_clients_of_an_app_import_no_ray_and_no_user_code_is_unpickled_by_st
     }
 
     users -= {"supervisors/_ray_local.py"}
-    assert users <= {"supervisors/house.py", "supervisors/company.py", "supervisors/stage.py"}
+    assert users <= {"supervisors/house.py", "supervisors/company.py", "supervisors/stage_process.py"}
     assert unpicklers == {"supervisors/loading.py"}
 
 

@@ -21,7 +21,7 @@ SABOTEURS = """
 from pathlib import Path
 from supervisors.cast import Cast
 from supervisors.company import Company
-from supervisors.stage import open_stage
+from supervisors.stage_process import open_stage
 
 def open_stuck(config):
     async def begin(self):

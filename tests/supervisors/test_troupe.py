@@ -13,11 +13,11 @@ from actors.errors import StartFailed
 from actors.exit import Exit
 from actors.system import ActorSystem
 from actors.testing import wait_until
-from supervisors.company import Host, Slot
 from supervisors.exits import Verdict
 from supervisors.playbill import EndedMember, LivingMember, MemberEntry, ServiceEntry
 from supervisors.registry import MemberView, ServiceView
 from supervisors.service import Service
+from supervisors.slot import Host, Slot
 from supervisors.troupe import Troupe, is_at_leisure
 
 KILLED = Verdict(Exit("killed", "SIGKILL or os._exit"), counts=True, is_final=True)
