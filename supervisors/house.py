@@ -231,7 +231,10 @@ class House:
             resources=self.config.resources,
             python_path=self.config.sys_path,
         )
-        self._services = _probe().children(os.getpid())
+        # Ray's services are of our own group. The server that forks its workers is an orphan that we
+        # have adopted, in a group of its own: the app outlives that.
+        children = _probe().children(os.getpid())
+        self._services = [child for child in children if _group(child.pid) == os.getpgrp()]
         return cluster.address
 
     def _open_stage(self, address: str) -> None:
@@ -430,6 +433,14 @@ def _end_family() -> None:
             break
         probe.end_processes(family)
     _reap_orphans(set())
+
+
+def _group(pid: int) -> int:
+    """The process group of *pid*; 0 when it is gone."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 @contextlib.contextmanager
