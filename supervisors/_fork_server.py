@@ -9,7 +9,8 @@ of its own instead of 41: they come back faster than members are killed, also on
 
 The server has one thread and touches neither nng nor Ray's core before it forks. It ends with its
 raylet. Where it does not answer, the worker is booted the usual way, in the process that Ray
-started; where it has died, the next one leaves another behind. A worker with a runtime environment
+started; so are all once it has died (a second one was seen to keep Ray from starting the stage of
+another app). A worker with a runtime environment
 of its own is booted too: its imports are others.
 """
 
@@ -146,7 +147,7 @@ def _connect(path: str) -> socket.socket:
             try:
                 connection.connect(path)
                 return connection
-            except (FileNotFoundError, ConnectionRefusedError):
+            except FileNotFoundError:
                 connection.close()
                 if time.monotonic() > give_up_at:
                     raise
@@ -162,8 +163,6 @@ def _connect(path: str) -> socket.socket:
 
 def _leave_server(path: str, lock: int) -> None:
     """A process that listens at *path* from now on, and holds *lock* as long as it lives."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     listener.listen(_BACKLOG)

@@ -152,9 +152,13 @@ def test_F18_members_of_a_lost_node_come_back_on_another(tour: Tour) -> None:
 
     tour.order("retire stalls")
 
-    rows = tour.wait(lambda rows: rows["ram/0"]["state"] == "pending")
+    rows = tour.wait(
+        lambda rows: (
+            [rows[name]["state"] for name in ("ram/0", "free/0", "free/1")]
+            == ["pending", "running", "running"]
+        )
+    )
     assert rows["ram/0"]["reason"] == "needs a node with labels kind=ram; no node has them"
-    assert [rows[f"free/{number}"]["state"] for number in (0, 1)] == ["running", "running"]
 
 
 @pytest.mark.parametrize("tour", [NEVER], indirect=True)
