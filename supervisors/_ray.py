@@ -1,5 +1,5 @@
 """
-The one home of Ray: an embedded cluster, the actors that carry our processes, slots, nodes, causes of death.
+The home of Ray: a cluster as we use it, the actors that carry our processes, slots, nodes, causes of death.
 
 Everything blocks and speaks in plain values; only `RayActor.handle` and lifelines
 are Ray's own objects, and nobody else looks into them. Ray's errors come out as
@@ -7,7 +7,7 @@ ours. Messages never pass through here: a Ray actor is a shell around one proces
 (`HostShell`, `StageShell`), its calls are `hello` and `lifeline`.
 
 Ray is imported inside the functions, since it reads some of its environment while
-it is imported and `start_local` has to be first. Names that begin with an
+it is imported and `_ray_local.start_local` has to be first. Names that begin with an
 underscore in Ray are used where they save seconds; `pyproject.toml` pins the minor
 release for that reason, and what is missing falls back to the public way.
 """
@@ -17,15 +17,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import secrets
-import shutil
 import signal
 import site
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -46,62 +44,12 @@ STAGE_NAME = "stage"
 _HEAD = "node:__internal_head__"
 """The resource that only the head of a cluster has."""
 
-TOKEN_NAME = "ray-token"
-SESSIONS_NAME = "ray"
-SESSION_PREFIX = "session-"
-OBJECT_STORE_BYTES = 75 * 1024 * 1024
-"""Ray's own minimum. Our messages do not use the store, so it stays as small as it may be."""
+_NODE_ID = "ray.io/node-id"
+"""The label that each node has from Ray."""
 
-_LONGEST_SOCKET = "/session-01234567/sockets/plasma_store"
 _SHELL_CONCURRENCY = 8
-_REGISTRATION_TIMEOUT = 30.0
 _CONNECT_TIMEOUT = 3.0
 _GLANCE = 0.1
-
-# Set before Ray is imported, inherited by all of its processes. A user's own value
-# wins. Measured on 2 cores, Ray 2.60, `ray.init` of the lean node below:
-_KNOBS: dict[str, str] = {
-    # Nobody asked the user whether we may report to Ray's makers.
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Nobody reads these metrics. Idle CPU of a host 0.46 -> 0.34 %, of the raylet 0.47 -> 0.40 %.
-    "RAY_enable_metrics_collection": "0",
-    "RAY_enable_open_telemetry": "0",
-    "RAY_metrics_report_interval_ms": "60000",
-    "RAY_event_stats": "0",
-    # Our calls are one hello and one lifeline each: a task history of them is noise.
-    "RAY_task_events_report_interval_ms": "0",
-    # Ray gives workers the niceness 15: beside any other busy program a call then waits for
-    # the CPU, and so does a restart. Members are the user's programs, and run like them.
-    "RAY_worker_niceness": "0",
-    # The raylet dials its own store, and if that is not there yet (4 starts of 10) it
-    # sleeps 1,000 ms and tries again, 10 times. As patient as that in all, but awake:
-    # without these two `ray.init` takes 1.05 or 2.05 s.
-    "RAY_raylet_client_connect_timeout_milliseconds": "10",
-    "RAY_raylet_client_num_connect_attempts": "1000",
-    # Else `uv run` makes Ray build a runtime environment, and warm workers do not fit it.
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-}
-
-# What a surrounding Ray job or a shell profile may have left behind and would turn
-# an embedded cluster into something else.
-_FOREIGN_VARIABLES = (
-    "RAY_ADDRESS",
-    "RAY_NAMESPACE",
-    "RAY_AUTH_TOKEN",
-    "RAY_JOB_CONFIG_JSON_ENV_VAR",
-    "RAY_TMPDIR",
-    "RAY_GCS_SERVER_PORT",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class LocalCluster:
-    """An embedded cluster that this process owns."""
-
-    address: str
-    """`127.0.0.1:port`: nobody on the network can reach it."""
-    session_dir: str
-    """Inside the run directory; holds the logs of all its processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,159 +103,6 @@ class SlotView:
     node_id: str | None = None
 
 
-# --- the embedded cluster ---------------------------------------------------------------------
-
-
-def start_local(
-    run_dir: str | os.PathLike[str],
-    *,
-    namespace: str,
-    num_cpus: float | None = None,
-    num_gpus: float | None = None,
-    labels: Mapping[str, str] | None = None,
-    resources: Mapping[str, float] | None = None,
-    python_path: Sequence[str] = (),
-) -> LocalCluster:
-    """
-    Start a cluster for this process alone and join it.
-
-    Call it on the main thread: Ray's processes die with the *thread* that started
-    them. They live inside *run_dir*, listen on the loopback device only, ask for a
-    token of their own and write nothing to the home directory. *python_path* goes
-    in front of every worker's `sys.path`.
-    """
-    temp_dir = _temp_dir(Path(run_dir))
-    _set_environment(_make_token(Path(run_dir)), python_path)
-    import ray
-
-    with _lean_node():
-        context = ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            labels=dict(labels or {}),
-            resources=dict(resources or {}),
-            namespace=namespace,
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            _temp_dir=temp_dir,
-        )
-    info = context.address_info
-    return LocalCluster(str(info["gcs_address"]), str(info["session_dir"]))
-
-
-def sweep_sessions(run_dir: str | os.PathLike[str]) -> None:
-    """Delete what a cluster of this run directory wrote; the last of its processes must be gone."""
-    shutil.rmtree(Path(run_dir) / SESSIONS_NAME, ignore_errors=True)
-    (Path(run_dir) / TOKEN_NAME).unlink(missing_ok=True)
-
-
-def _temp_dir(run_dir: Path) -> str:
-    # Ray opens what it is given to everybody (mode 0777), so it gets a directory
-    # inside one that is and stays private.
-    settings.ensure_private_dir(run_dir)
-    temp_dir = str(run_dir / SESSIONS_NAME)
-    longest = temp_dir + _LONGEST_SOCKET
-    if len(os.fsencode(longest)) > settings.MAX_SOCKET_PATH_LENGTH:
-        raise InvalidArgument(f"{run_dir}: too long, Ray's sockets would be {longest}")
-    return temp_dir
-
-
-def _make_token(run_dir: Path) -> Path:
-    path = run_dir / TOKEN_NAME
-    settings.write_private(path, secrets.token_hex(32).encode())
-    return path
-
-
-def _set_environment(token_path: Path, python_path: Sequence[str]) -> None:
-    for name in _FOREIGN_VARIABLES:
-        os.environ.pop(name, None)
-    for name, value in _KNOBS.items():
-        os.environ.setdefault(name, value)
-    # Without a mode Ray 2.60 makes a world-readable token in the home directory.
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_path)
-    # The environment and not a runtime_env: prestarted workers do not fit a job
-    # that has one, each host would then boot its own interpreter (0.35 s).
-    entries = [*_import_roots(), *python_path, os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, entries)))
-
-
-def _import_roots() -> list[str]:
-    """Where this package comes from, unless that is where any interpreter looks anyway."""
-    root = str(Path(__file__).resolve().parents[1])
-    known = {os.path.realpath(path) for path in [*site.getsitepackages(), site.getusersitepackages()]}
-    return [] if root in known else [root]
-
-
-@contextlib.contextmanager
-def _lean_node() -> Iterator[None]:
-    """`ray.init` builds its head node from the class below while this is open."""
-    try:
-        from ray._private import node
-
-        lean = _lean_node_class(node.Node)
-    except (ImportError, AttributeError):
-        yield
-        return
-    original, node.Node = node.Node, lean
-    try:
-        yield
-    finally:
-        node.Node = original
-
-
-def _lean_node_class(base: Any) -> Any:
-    class LeanNode(base):  # type: ignore[misc]
-        """
-        A head node without autoscaler, log monitor and dashboard.
-
-        Together with the wait below `ray.init` takes 1.0 s instead of 2.1 to 3.2 s,
-        `ray.shutdown` 0.1 to 0.3 s instead of 1.1 to 1.4, and three processes of
-        80 MB are not there.
-        """
-
-        def __init__(self, ray_params: Any, **options: Any) -> None:
-            # `ray.init` turns a loopback address into the public one. Given here, it
-            # stays: Ray's servers then listen on the loopback device only.
-            ray_params.node_ip_address = "127.0.0.1"
-            ray_params.no_monitor = True
-            ray_params.include_log_monitor = False
-            # Ray's own name has 40 characters, our socket paths have 107 in all.
-            ray_params.session_name = SESSION_PREFIX + secrets.token_hex(4)
-            super().__init__(ray_params, **options)
-
-        def start_api_server(self, **options: Any) -> None:
-            self._webui_url = ""
-
-        def start_ray_processes(self) -> None:
-            super().start_ray_processes()
-            # Ray asks once, then sleeps a full second: the raylet needs 0.45 s.
-            _wait_registered(self.gcs_address)
-
-    return LeanNode
-
-
-def _wait_registered(gcs_address: str) -> None:
-    import ray
-    from ray._private.state import GlobalState
-
-    state = GlobalState()
-    state._initialize_global_state(
-        ray._raylet.GcsClientOptions.create(
-            gcs_address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
-        )
-    )
-    deadline = time.monotonic() + _REGISTRATION_TIMEOUT
-    try:
-        while not state.node_table() and time.monotonic() < deadline:
-            time.sleep(0.01)
-    finally:
-        state.disconnect()
-
-
 # --- any cluster ------------------------------------------------------------------------------
 
 
@@ -328,12 +123,19 @@ def join(address: str, namespace: str, python_path: Sequence[str] = ()) -> None:
             ray.init(
                 address=address,
                 namespace=namespace,
-                job_config=JobConfig(_py_driver_sys_path=[*_import_roots(), *python_path]),
+                job_config=JobConfig(_py_driver_sys_path=[*import_roots(), *python_path]),
                 log_to_driver=False,
                 configure_logging=False,
             )
     except (ConnectionError, ray.exceptions.RayError) as exc:
         raise Unavailable(f"no Ray cluster at {address}: {_one_line(exc)}", may_have_run=False) from exc
+
+
+def import_roots() -> list[str]:
+    """Where this package comes from, unless that is where any interpreter looks anyway."""
+    root = str(Path(__file__).resolve().parents[1])
+    known = {os.path.realpath(path) for path in [*site.getsitepackages(), site.getusersitepackages()]}
+    return [] if root in known else [root]
 
 
 def _check_address(address: str) -> None:
@@ -488,7 +290,7 @@ class _Shell:
 class StageShell(_Shell):
     """The Ray actor that is the app's stage."""
 
-    default_opener = "supervisors.stage:open_stage"
+    default_opener = "supervisors.stage_process:open_stage"
 
 
 class HostShell(_Shell):
@@ -754,9 +556,17 @@ def _one_line(error: BaseException) -> str:
 # --- slots ------------------------------------------------------------------------------------
 
 
-def make_slot(name: str, bundle: Mapping[str, float], labels: Mapping[str, str] | None = None) -> None:
+def make_slot(
+    name: str,
+    bundle: Mapping[str, float],
+    labels: Mapping[str, str] | None = None,
+    *,
+    avoided: Iterable[str] = (),
+) -> None:
     """
     Reserve *bundle* on one node that carries *labels*; returns before it is placed (see `slot_state`).
+
+    Not on the nodes with the ids *avoided*: Ray still takes one for alive that we know to be gone.
 
     A slot is detached: it outlives the stage and the processes inside it, and a process
     that dies in it does not free it. `AlreadyStarted` when the name is taken.
@@ -765,12 +575,15 @@ def make_slot(name: str, bundle: Mapping[str, float], labels: Mapping[str, str] 
 
     if _find_group(name) is not None:
         raise AlreadyStarted(f"slot {name} exists already in namespace {_namespace()!r}")
+    selector = dict(labels or {})
+    if others := sorted(avoided):
+        selector[_NODE_ID] = f"!in({','.join(others)})"
     placement_group(
         [dict(bundle)],
         strategy="STRICT_PACK",
         name=_group_name(name),
         lifetime="detached",
-        bundle_label_selector=[dict(labels)] if labels else None,
+        bundle_label_selector=[selector] if selector else None,
     )
 
 

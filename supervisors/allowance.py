@@ -147,7 +147,10 @@ class MemberAllowance:
     def holds(self, cause: Cause, everyone: Iterable[Child]) -> bool:
         if not cause.counts:
             return True
-        return not all(_is_lost(child) for child in everyone if child.state != "stopped")
+        # Others whose causes are open may yet turn out to be within: giving up waits for those.
+        return not all(
+            _is_lost(child, surely=not cause.is_open) for child in everyone if child.state != "stopped"
+        )
 
     def delay(self, child: Child, cause: Cause) -> float:
         if not cause.counts or not _window(child).is_over(child.uptime):
@@ -164,9 +167,9 @@ def _window(child: Child) -> RestartWindow:
     return child.window
 
 
-def _is_lost(child: Child) -> bool:
+def _is_lost(child: Child, *, surely: bool) -> bool:
     if child.is_running or _window(child).has_handled:
         return False
     if child.state == "restarting" and not child.is_pending:
         return True  # it waits for another child of its group, and can save nobody
-    return _window(child).is_over(child.uptime)
+    return _window(child).is_over(child.uptime) and (not surely or _window(child).is_surely_over)

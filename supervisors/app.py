@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from actors.errors import ActorError, AlreadyStarted, InvalidArgument, StartFailed, Unavailable
+from actors.errors import ActorError, AlreadyStarted, InvalidArgument, ServiceFailed, StartFailed, Unavailable
 from supervisors import checks, loading, settings
 from supervisors.cluster import Cluster
 from supervisors.group import Group, Part, check_names, check_parts, walk
@@ -143,10 +143,16 @@ class Run:
         try:
             self._cluster = Cluster(self.app.name).open()
             self._cluster.wait_ready().result()
-        except BaseException:
+        except BaseException as error:
             self._abandon()
+            self._say_why(error)
             raise
         return self._cluster
+
+    def _say_why(self, error: BaseException) -> None:
+        """Raise what the app gave up for, where it was gone before it could be asked."""
+        if isinstance(error, Unavailable) and self.gave_up:
+            raise ServiceFailed(self.end_reason, reason=self.end_reason) from error
 
     def stop(self) -> None:
         """Stop the app in order and wait until nothing of it is left; who interrupts this ends it at once."""
@@ -196,8 +202,9 @@ class Run:
             self._cluster = Cluster(self.app.name)
             await self._cluster.open_here()
             await self._cluster.wait_ready()
-        except BaseException:
+        except BaseException as error:
             await asyncio.to_thread(self._abandon)
+            self._say_why(error)
             raise
         return self._cluster
 

@@ -14,12 +14,13 @@ from actors.context import Context
 from actors.errors import ActorError, Unavailable
 from actors.ref import Ref
 from actors.reply import Reply
-from supervisors.company import Company, Host
+from supervisors.company import Company
 from supervisors.ensemble import Ensemble
 from supervisors.playbill import HostReality, LivingMember
 from supervisors.programme import Programme
 from supervisors.prompter import Prompter
 from supervisors.registry import ServiceView
+from supervisors.slot import Host
 from supervisors.troupe import Superior, Troupe
 
 

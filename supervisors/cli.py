@@ -7,11 +7,10 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 unhealthy, 4 unreachable.
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,10 @@ if TYPE_CHECKING:
 
 OK, ERROR, USAGE, UNHEALTHY, UNREACHABLE = range(5)
 
+_LOOK = 0.05
+"""Seconds between two looks for the next life of a stage."""
+_ALL = 1_000_000
+"""Events: more than a stage keeps."""
 _RETURN_LIMIT = 5.0
 """Seconds in which the next life of a stage should be there; 0.35 to 0.54 measured."""
 
@@ -79,9 +82,7 @@ def _door(app_name: str | None) -> Iterator[Door]:
     from actors.rundir import read_key
 
     record = _record(app_name)
-    with Door(
-        record.address, record.address.removeprefix("ipc://").rsplit("/", 1)[0], read_key(record.key_path)
-    ) as door:
+    with Door(record.address, record.run_dir, read_key(record.key_path)) as door:
         yield door
 
 
@@ -94,7 +95,7 @@ def _record(app_name: str | None) -> settings.StageRecord:
         except NotFound as error:
             if time.monotonic() > give_up_at or not settings.is_returning(app_name):
                 raise Unavailable(str(error), may_have_run=False) from None
-        time.sleep(0.05)
+        time.sleep(_LOOK)
 
 
 def _json(value: Any) -> None:
@@ -108,7 +109,12 @@ def _json(value: Any) -> None:
 @which_app
 @output
 def ps(app_name: str | None, output: str) -> None:
-    """Services and members. Exits 3 when something is degraded, failed or pending."""
+    """
+    Services and members. Exits 3 when something is degraded, failed or pending.
+
+    RESTARTS counts all lives after the first, those after a lost node or an order too, which no
+    limit counts.
+    """
     with _door(app_name) as door:
         found = door.ask("stage", "ps")
     _json(found) if output == "json" else click.echo(status.ps_text(found))
@@ -131,13 +137,56 @@ def tree(app_name: str | None, output: str) -> None:
 @click.option("--last", default=100, show_default=True, help="How many to begin with.")
 @output
 def events(app_name: str | None, follow: bool, last: int, output: str) -> None:
-    """What happened: starts, crashes, restarts, scaling. With -o json a line per event."""
+    """
+    What happened: starts, crashes, restarts, scaling. With -o json a line per event.
+
+    With -f it ends with the app; a stage that dies is followed into its next life.
+    """
+    try:
+        for event in _followed_events(app_name, last) if follow else _events(app_name, last):
+            click.echo(json.dumps(event) if output == "json" else status.event_text(event))
+    except KeyboardInterrupt:
+        pass
+
+
+def _events(app_name: str | None, last: int, *, follow: bool = False) -> Iterator[dict[str, Any]]:
     with _door(app_name) as door:
+        yield from door.stream("stage", "events", follow, last)
+
+
+def _followed_events(app_name: str | None, last: int) -> Iterator[dict[str, Any]]:
+    from supervisors import logs
+
+    record = _record(app_name)
+    is_over = logs.ending(record)
+    while True:
         try:
-            for event in door.stream("stage", "events", follow, last):
-                click.echo(json.dumps(event) if output == "json" else status.event_text(event))
-        except KeyboardInterrupt:
+            yield from _events(record.app, last, follow=True)
+        except ActorError:
+            if record.is_alive() and not is_over():
+                raise  # it has refused
+        if not is_over():
+            click.echo(f"understudy: the stage of {record.app} is gone; it should be back soon", err=True)
+        following = _next_life(record, is_over)
+        if following is None:
+            return
+        record, last = following, _ALL
+
+
+def _next_life(record: settings.StageRecord, is_over: Callable[[], bool]) -> settings.StageRecord | None:
+    """The stage that comes after that of *record*; None when the app has ended in order, or `Unavailable`."""
+    while not is_over():
+        try:
+            found = settings.find_record(record.app)
+        except NotFound:
             pass
+        else:
+            if found.address != record.address:
+                return found
+        time.sleep(_LOOK)
+    if settings.record_path(record.app).exists():
+        raise Unavailable(f"the stage of {record.app} does not come back", may_have_run=False)
+    return None
 
 
 @main.command("logs")
@@ -168,7 +217,7 @@ def show_logs(
     except re.error as error:
         raise click.UsageError(f"--grep {grep!r} is no regular expression: {error}") from None
     record = _record(app_name)
-    run_dir = os.path.dirname(record.address.removeprefix("ipc://"))
+    run_dir = record.run_dir
     if name is not None:
         _check_said(record, run_dir, name)
     until = logs.ending(record) if follow else None
@@ -361,12 +410,12 @@ def _wait_back(door: Door, member: str, old_pid: int, limit: float = 10.0) -> di
 
 
 @main.command()
-@click.argument("name", metavar="SERVICE|MEMBER")
+@click.argument("name", metavar="SERVICE|GROUP|MEMBER")
 @click.option("--rolling", is_flag=True, help="One member after the other, each when the one before runs.")
 @which_app
 @output
 def restart(name: str, rolling: bool, app_name: str | None, output: str) -> None:
-    """New lives in order, for a service or one member (`kitchen/2`)."""
+    """New lives in order, for a service, one member (`kitchen/2`) or all of a group by its strategy."""
     with _door(app_name) as door:
         report = door.ask("stage", "restart", name, rolling, timeout=None)
     _json(report) if output == "json" else click.echo(
@@ -395,7 +444,6 @@ def reset(name: str, app_name: str | None, output: str) -> None:
 def down(app_name: str | None, force: bool) -> None:
     """Stop an app in order, wherever it was started."""
     record = _record(app_name)
-    house = (record.house_pid, settings.process_start_time(record.house_pid)) if record.house_pid else None
     if force:
         _force(record)
     else:
@@ -406,9 +454,7 @@ def down(app_name: str | None, force: bool) -> None:
         except Unavailable:
             pass  # it ended before its answer was out
     give_up_at = time.monotonic() + 15
-    while (
-        record.is_alive() or (house is not None and settings.is_alive(*house))
-    ) and time.monotonic() < give_up_at:
+    while (record.is_alive() or record.has_house()) and time.monotonic() < give_up_at:
         time.sleep(0.02)
     if record.is_alive():
         _fail(f"{record.app} is still there (stage pid {record.pid}); try --force", ERROR)
@@ -421,9 +467,7 @@ def _force(record: settings.StageRecord) -> None:
     if record.house_pid is None:
         raise InvalidArgument(f"{record.app} has no house that could end it")
     for _ in range(2):  # the second order means at once
-        try:
-            os.kill(record.house_pid, signal.SIGTERM)
-        except ProcessLookupError:
+        if not settings.send_signal(record.house_pid, record.house_start_time, signal.SIGTERM):
             return
         time.sleep(0.05)
 

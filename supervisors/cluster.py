@@ -107,9 +107,8 @@ class Cluster:
         await self.aclose()
 
     def _new_system(self, record: settings.StageRecord) -> ActorSystem:
-        run_dir = record.address.removeprefix("ipc://").rsplit("/", 1)[0]
         return ActorSystem(
-            transport=open_nng(run_dir),
+            transport=open_nng(record.run_dir),
             key=read_key(record.key_path),
             directory=self._registry,
             sinks=(_log_what_concerns_users,),
@@ -190,9 +189,11 @@ class Cluster:
 
     def restart(self, name: str, *, rolling: bool = False) -> Reply[dict[str, Any]]:
         """
-        New lives for a service or one member, in order: running handlers finish, mailboxes stay.
+        New lives for a service, a group or one member, in order: running handlers finish, mailboxes stay.
 
-        *rolling* restarts one member after the other, each when the one before runs. Nothing is counted.
+        *rolling* restarts one member after the other, each when the one before runs. A group restarts
+        by its strategy: part after part, or all stop in reverse order and start in order, which
+        *rolling* does not go with (`InvalidArgument`). Nothing is counted.
         """
         return self._order("restart", name, rolling)
 

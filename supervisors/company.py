@@ -10,30 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from actors.errors import ActorError, StartFailed, Unavailable
 from actors.exit import Exit
-from actors.ref import Ref, as_order
+from actors.ref import as_order
 from actors.remains import remains_of
 from actors.system import ActorSystem
 from supervisors import evidence, logbook, placement, settings
-from supervisors.exits import Cause, Verdict, crash_signal, judge, readable
+from supervisors.exits import Cause, Verdict, crash_signal, exit_from_plain, judge, readable
 from supervisors.heartbeat import Heartbeat
 from supervisors.playbill import HostEntry, HostReality, Playbill, SlotEntry
 from supervisors.service import ServicePlan
+from supervisors.slot import HOST_ACTOR, Host, Slot
 from supervisors.understudies import Post, Understudies
-
-HOST_ACTOR = "host"
-"""Name of the actor in every host that takes the stage's orders."""
 
 _POLL = 0.25
 """Seconds between two looks at what only Ray knows: slots that wait, lifelines that ended."""
@@ -50,73 +47,7 @@ _FIND_LIMIT = 12.0
 _START_PAUSE = 1.0
 """Seconds before another blank host is tried when one did not come up."""
 
-Readiness = Literal["starting", "warming", "cold", "ready"]
-"""Of an understudy; one whose `warm` has failed is cold, and of use all the same."""
-
-
-@dataclass(eq=False)
-class Host:
-    """One process of ours, from the order to start it until its proven end."""
-
-    name: str
-    node_id: str | None
-    actor: Any
-    """The Ray actor that carries it."""
-    lifeline: Any = None
-    ref: Ref[Any] | None = None
-    address: str = ""
-    pid: int = 0
-    start_time: int = 0
-    gpu_ids: tuple[str, ...] = ()
-    service: str | None = None
-    """None as long as it waits for one."""
-    reserved_for: str | None = None
-    """The one service it waits for; None where it waits for any."""
-    readiness: Readiness = "starting"
-    """How far it is as an understudy."""
-    slot: Slot | None = None
-    up: asyncio.Future[None] | None = None
-    """Done once it has said hello; failed when it never will."""
-    dead: bool = False
-    farewell: Exit | None = None
-    """What it said itself before it ended."""
-    ordered: Exit | None = None
-    """Why we ended it."""
-    stack: str = ""
-    """Where its threads were when it was found to hang."""
-    starting: set[str] = field(default_factory=set)
-    """Members whose `__init__` and `on_start` may be running."""
-    handler_timeout: float = math.inf
-    """Of the service it is open for."""
-    pidfd: int = -1
-    has_poison: bool = False
-    """It died of a message that another process had died of before."""
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """Who lives in it."""
-        return tuple(self.slot.members) if self.slot is not None and self.slot.host is self else ()
-
-
-@dataclass(eq=False)
-class Slot:
-    """What a host may use: a Ray placement group, or just a node where nothing was asked for."""
-
-    name: str
-    service: str
-    bundle: dict[str, float]
-    labels: dict[str, str]
-    node_id: str | None = None
-    is_made: bool = False
-    gpu_ids: tuple[str, ...] = ()
-    """Told by Ray to the first host; later ones are given the same devices."""
-    host: Host | None = None
-    manning: asyncio.Task[Host] | None = None
-    members: dict[str, None] = field(default_factory=dict)
-
-    @property
-    def gpus(self) -> float:
-        return self.bundle.get("GPU", 0.0)
+_AWAY = "while the stage was away"
 
 
 class Company:
@@ -155,6 +86,8 @@ class Company:
         self._nodes: list[Any] = []
         self._lost: set[str] = set()
         """Nodes that we know to be gone; Ray needs some seconds more."""
+        self._left_in: dict[str, tuple[Exit | None, str]] = {}
+        """Farewell and crash file of processes that ended while no stage was there, by their slot."""
         self._closing = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._run_dir: str = host_config["run_dir"]
@@ -251,15 +184,29 @@ class Company:
             self._task(self._call(self._ray.kill_host, name))
         silent = [host for host in playbill.hosts if host.name not in answered]
         for host in silent:
-            with contextlib.suppress(ProcessLookupError):
-                if settings.is_alive(host.pid, host.start_time):
-                    os.kill(host.pid, signal.SIGKILL)
+            settings.send_signal(host.pid, host.start_time, signal.SIGKILL)
         for _ in range(200):
             if not any(settings.is_alive(host.pid, host.start_time) for host in silent):
                 break
             await asyncio.sleep(0.01)
         for host in silent:
+            if host.slot is not None:
+                crash = evidence.crash_of(self._run_dir, host.name)
+                self._left_in[host.slot] = self._farewell_of(host.name), crash
             evidence.remove_traces(self._run_dir, host.name)
+
+    def _farewell_of(self, name: str) -> Exit | None:
+        """What a process has left in writing, when no stage was there to be told."""
+        plain = evidence.farewell_of(self._run_dir, name)
+        return exit_from_plain(plain)[0] if plain is not None else None
+
+    def verdict_on_absence(self, slot_name: str | None) -> Verdict:
+        """Why a process ended that lived in a slot while no stage was there, by what it has left behind."""
+        slot = self.slot_named(slot_name)
+        farewell, crash = self._left_in.get(slot_name or "", (None, ""))
+        is_lost = slot is not None and self.is_lost(slot.node_id)
+        cause: Cause | None = ("node_lost", _AWAY) if is_lost else None
+        return judge(farewell, crash, cause, default=Exit("killed", _AWAY))
 
     async def _remove_unknown_slots(self, playbill: Playbill) -> None:
         """Slots that were made in an earlier stage's last moments, before anybody was told."""
@@ -306,7 +253,9 @@ class Company:
     def host_entries(self) -> tuple[HostEntry, ...]:
         """All processes that are up, for the playbill."""
         return tuple(
-            HostEntry(host.name, host.pid, host.start_time) for host in self._hosts.values() if host.pid
+            HostEntry(host.name, host.pid, host.start_time, host.slot.name if host.slot is not None else None)
+            for host in self._hosts.values()
+            if host.pid
         )
 
     @property
@@ -385,26 +334,45 @@ class Company:
         if slot.node_id is not None:
             if len(self._nodes) > 1:
                 await self.look_at_nodes()  # 1 ms; where there is only one node, we live on it
-            if self._is_node_alive(slot.node_id):
+            if self._loss_of(slot.node_id) is None and self._is_node_alive(slot.node_id):
                 return
         if not slot.bundle:
             await self._place_freely(slot, on_pending)
             return
-        if not slot.is_made:
-            slot.is_made = True
-            await self._call(self._ray.make_slot, slot.name, slot.bundle, slot.labels)
         begun = time.monotonic()
         while True:
+            if slot.is_made and self._loss_of(slot.node_id) is not None:
+                self._rename(slot)
+            if not slot.is_made:
+                slot.is_made = True
+                make = partial(self._ray.make_slot, avoided=sorted(self._lost))
+                await self._call(make, slot.name, slot.bundle, slot.labels)
             view = await self._call(self._ray.slot_state, slot.name)
             nodes = await self.look_at_nodes()
-            # Ray may take a while to notice that the node of a slot is gone, and to place it anew.
-            if view.state == "ready" and self._is_node_alive(view.node_id):
-                if view.node_id != slot.node_id:
-                    slot.node_id, slot.gpu_ids = view.node_id, ()
-                return
+            if view.state == "ready" and view.node_id != slot.node_id:
+                slot.node_id, slot.gpu_ids = view.node_id, ()
+            if view.state == "ready" and self._loss_of(view.node_id) is None:
+                if self._is_node_alive(view.node_id):
+                    return
+            elif view.state == "ready":
+                continue
             if time.monotonic() - begun >= placement.patience(slot.bundle, slot.labels, nodes):
                 on_pending(placement.why_pending(slot.bundle, slot.labels, nodes))
             await asyncio.sleep(_POLL)
+
+    def _rename(self, slot: Slot) -> None:
+        """
+        Have *slot* placed anew, elsewhere than on the node it has lost.
+
+        Ray gives a slot another node only when it takes the old one for dead, by default after 14 s;
+        one that it has not seen before is placed at once.
+        """
+        self._slots.pop(slot.name)
+        self._task(self._call(self._ray.remove_slot, slot.name))
+        self._last_slot += 1
+        slot.name, slot.is_made = f"{slot.service}-{self._last_slot}", False
+        slot.node_id, slot.gpu_ids = None, ()
+        self._slots[slot.name] = slot
 
     async def _place_freely(self, slot: Slot, on_pending: Callable[[str], None]) -> None:
         while (node_id := placement.choose_node(self._nodes, slot.labels, self._hosts_by_node())) is None:
@@ -537,9 +505,9 @@ class Company:
     def kill(self, host: Host, why: Exit) -> None:
         """SIGKILL a process; its end is reported like any other, with *why* as the reason."""
         host.ordered = host.ordered or why
-        if host.pid and settings.is_alive(host.pid, host.start_time):
-            os.kill(host.pid, signal.SIGKILL)
-        elif host.actor is not None and not host.pid:
+        if host.pid:
+            settings.send_signal(host.pid, host.start_time, signal.SIGKILL)
+        elif host.actor is not None:
             self._task(self._call(self._ray.kill_host, host.name))
 
     async def dismiss(self, host: Host) -> None:
@@ -571,13 +539,14 @@ class Company:
         if host.slot is not None and host.slot.host is host:
             host.slot.host = None
         crash = evidence.crash_of(self._run_dir, host.name)
+        farewell = host.farewell or self._farewell_of(host.name)
         remains = remains_of(host.address) if host.address else None
         host.has_poison = remains is not None and remains.has_poison
         if not host.has_poison:  # whoever sent it shows the crash with its dead letter
             evidence.remove_traces(self._run_dir, host.name)
         if not self._closing:
             lost = self._loss_of(host.node_id)
-            verdict = judge(host.farewell, crash, lost, host.ordered, has_poison=host.has_poison)
+            verdict = judge(farewell, crash, lost, host.ordered, has_poison=host.has_poison)
             if host.lifeline is None:
                 verdict = replace(verdict, is_final=True)  # there is nobody to ask
             self._on_died(host, members, verdict)

@@ -13,15 +13,15 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
-from actors.actor import Actor
-from actors.errors import ActorError, StartFailed
+from actors.errors import ActorError, InvalidArgument, ServiceFailed, StartFailed
 from actors.exit import Exit
 from actors.ref import Ref
 from actors.reply import Reply
 from supervisors import facts
 from supervisors.actions import Report
+from supervisors.control import ControlActor
 from supervisors.driver import Driver
 from supervisors.group import GroupPlan
 from supervisors.orders import Begin, Stop
@@ -42,7 +42,7 @@ class PartSpec:
     significant: bool = False
 
 
-class Ensemble(Actor):
+class Ensemble(ControlActor):
     """
     Supervises one group. Its messages are orders of the stage and of the group around it.
 
@@ -50,12 +50,6 @@ class Ensemble(Actor):
     beginnings of parts that an earlier stage has left running: they are all under way already.
     Without a *superior*, at the top of the app, a group that gives up has failed with all that is in it.
     """
-
-    is_supervisor: ClassVar[bool] = True
-    expected: ClassVar[tuple[type[BaseException], ...]] = (ActorError,)
-    ask_timeout: ClassVar[float | None] = None
-    concurrency: ClassVar[int] = 10_000
-    mailbox: ClassVar[int] = 100_000
 
     def __init__(
         self,
@@ -83,6 +77,7 @@ class Ensemble(Actor):
         """Why the group itself gave up."""
         self._is_stopping = False
         self._is_leaving = False
+        self._halts = 0
         self._has_started = False
         """`begin` has succeeded, so that giving up is the superior's business."""
         self._end: asyncio.Future[Exit] | None = None
@@ -137,6 +132,7 @@ class Ensemble(Actor):
     async def halt(self, for_good: bool = False) -> None:
         """Stop the parts in reverse order. `begin` may follow, unless *for_good*."""
         self._is_stopping, self._is_leaving = True, for_good
+        self._halts += 1
         if self._end is not None:
             self._driver.feed(Stop(Exit("shutdown")))
             await asyncio.shield(self._end)
@@ -158,6 +154,39 @@ class Ensemble(Actor):
         with contextlib.suppress(StartFailed):
             await self.begin()
         return not self._failed
+
+    async def restart(self, names: list[str], rolling: bool = False) -> list[str]:
+        """
+        Give each of the parts *names* (all when empty) new lives; an order, so nothing is counted.
+
+        One after the other where they do not depend on each other; else all stop in reverse order
+        and start in order, as after a failure of the first, which names and *rolling* do not go with.
+        """
+        if self._failed:
+            raise ServiceFailed(f"group {self.plan.name} has failed ({self._failed})", reason=self._failed)
+        if self.plan.strategy == "one_for_one":
+            for name in names or self.plan.parts:
+                await self._part(name).restart([], rolling)
+        elif names or rolling:
+            raise InvalidArgument(
+                f"group {self.plan.name} is {self.plan.strategy}: its parts stop and start together"
+            )
+        else:
+            await self._renew()
+        return list(names or self.plan.parts)
+
+    async def _renew(self) -> None:
+        this = self._halts + 1
+        await self.halt()
+        if self._halts > this:
+            return  # whoever has halted it meanwhile has the word
+        try:
+            await self.begin()
+        except StartFailed:
+            # Of a group at the top all has failed by now; in a group it is an incident of that.
+            if self._superior is not None:
+                self._superior(GAVE_UP, self._reason)
+            raise
 
     async def ended(self, name: str, exit: Exit, reason: str) -> None:
         """A part has given up, with everything in it stopped."""

@@ -1,15 +1,16 @@
 """
 Evidence: what a process leaves behind for whoever asks why it ended or what it is doing.
 
-In the process: a crash file for fatal signals, and a stack file that SIGUSR1 fills, even
-while a handler holds the GIL. Beside it, on the same machine: reading both, and looking at
-the process in `/proc`.
+In the process: a crash file for fatal signals, a farewell that no stage was there to hear, and a
+stack file that SIGUSR1 fills, even while a handler holds the GIL. Beside it, on the same machine:
+reading them, and looking at the process in `/proc`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
+import json
 import os
 import signal
 import socket
@@ -40,6 +41,21 @@ def leave_traces(run_dir: str, name: str) -> str:
     return _crash_path(run_dir, name)
 
 
+def leave_farewell(run_dir: str, name: str, exit: tuple[str, str, str]) -> None:
+    """Why this process will end, for a stage that is away: kind, one line, traceback."""
+    with contextlib.suppress(OSError), _new_file(_farewell_path(run_dir, name)) as file:
+        file.write(json.dumps(exit).encode())
+
+
+def farewell_of(run_dir: str, name: str) -> tuple[str, str, str] | None:
+    """What `leave_farewell` has left; None when the process has not."""
+    try:
+        kind, detail, traceback = json.loads(_read(_farewell_path(run_dir, name)))
+    except ValueError:
+        return None
+    return str(kind), str(detail), str(traceback)
+
+
 def crash_of(run_dir: str, name: str) -> str:
     """What the process wrote when it crashed; empty when it did not."""
     return _read(_crash_path(run_dir, name))
@@ -53,11 +69,9 @@ def take_stack(run_dir: str, name: str, pid: int, start_time: int) -> str:
     """
     path = _stack_path(run_dir, name)
     before = len(_read(path))
-    # Checked against pid reuse: SIGUSR1 ends a process that does not expect it.
-    if not settings.is_alive(pid, start_time):
+    # Not to whoever has its pid by now: SIGUSR1 ends a process that does not expect it.
+    if not settings.send_signal(pid, start_time, signal.SIGUSR1):
         return ""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGUSR1)
     text = ""
     give_up_at = time.monotonic() + _STACK_LIMIT
     while time.monotonic() < give_up_at:
@@ -71,7 +85,7 @@ def take_stack(run_dir: str, name: str, pid: int, start_time: int) -> str:
 
 def remove_traces(run_dir: str, name: str) -> None:
     """The process has ended and its files have been read."""
-    for path in (_crash_path(run_dir, name), _stack_path(run_dir, name)):
+    for path in (_crash_path(run_dir, name), _stack_path(run_dir, name), _farewell_path(run_dir, name)):
         with contextlib.suppress(OSError):
             os.unlink(path)
 
@@ -130,9 +144,17 @@ def _stack_path(run_dir: str, name: str) -> str:
     return f"{run_dir}/{name}.stack"
 
 
+def _farewell_path(run_dir: str, name: str) -> str:
+    return f"{run_dir}/{name}.farewell"
+
+
 def _new_file(path: str) -> Any:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0)
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError:  # a full disk: this process does its job without
+        descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    return os.fdopen(descriptor, "wb", buffering=0)
 
 
 def _read(path: str) -> str:

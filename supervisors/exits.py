@@ -19,6 +19,9 @@ from actors.exit import Exit
 Cause = tuple[Literal["oom", "node_lost", "killed"], str]
 """Ray's word on an end (`_ray.cause_of_death`); `killed` stands for all that it cannot tell apart."""
 
+UNEXPLAINED = Exit("killed", "SIGKILL or os._exit")
+"""An end that has left nothing behind: the two look the same."""
+
 _SIGNAL_BY_CRASH = {
     "Segmentation fault": "SIGSEGV",
     "Aborted": "SIGABRT",
@@ -56,14 +59,15 @@ def judge(
     ordered: Exit | None = None,
     *,
     has_poison: bool = False,
+    default: Exit = UNEXPLAINED,
 ) -> Verdict:
     """
     The verdict on what is there: farewell, text of the crash file, Ray's cause, the order we gave.
 
-    With *has_poison* it died with a message in a handler that had been in one at an earlier death:
-    that is the message's fault and does not count.
+    Where nothing is, *default*. With *has_poison* it died with a message in a handler that had been in
+    one at an earlier death: that is the message's fault and does not count.
     """
-    verdict = _judged(farewell, crash, cause, ordered)
+    verdict = _judged(farewell, crash, cause, ordered, default)
     if not has_poison or farewell is not None or not verdict.counts:
         return verdict
     exit = verdict.exit
@@ -71,7 +75,9 @@ def judge(
     return replace(verdict, exit=Exit(exit.kind, told), counts=False)
 
 
-def _judged(farewell: Exit | None, crash: str, cause: Cause | None, ordered: Exit | None) -> Verdict:
+def _judged(
+    farewell: Exit | None, crash: str, cause: Cause | None, ordered: Exit | None, default: Exit
+) -> Verdict:
     # A process that hung was ended by us, but it had failed by itself.
     counts = ordered is None or ordered.kind == "hung"
     if farewell is not None:
@@ -81,7 +87,13 @@ def _judged(farewell: Exit | None, crash: str, cause: Cause | None, ordered: Exi
     if cause is not None and cause[0] != "killed":
         kind, text = cause
         return Verdict(Exit(kind, text or None), counts and kind != "node_lost", is_final=True)
-    return Verdict(ordered or Exit("killed", "SIGKILL or os._exit"), counts, is_final=cause is not None)
+    return Verdict(ordered or default, counts, is_final=cause is not None)
+
+
+def exit_from_plain(plain: tuple[str, str, str]) -> tuple[Exit, str]:
+    """An exit as a host reported it, and its traceback."""
+    kind, detail, traceback = plain
+    return Exit(kind, detail or None), traceback  # type: ignore[arg-type]
 
 
 def crash_signal(crash: str) -> str:

@@ -39,6 +39,8 @@ _SHOWN = (
     "host.failed",
     "node.lost",
     "service.restarted",
+    "group.restarted",
+    "log.failed",
     "service.reset",
     "group.restarting",
     "group.failed",

@@ -31,11 +31,11 @@ from actors.system import ActorSystem
 from actors.tracebacks import users_traceback
 from actors.transport import open_nng
 from supervisors import evidence, loading, logbook, memory, warm
-from supervisors.company import HOST_ACTOR
 from supervisors.playbill import EndedMember, HostReality, LivingMember, Playbill, newest
 from supervisors.registry import Registry, ServiceView, spawn_registry
 from supervisors.service import ServicePlan
 from supervisors.settings import process_start_time
+from supervisors.slot import HOST_ACTOR
 
 _SWITCH_INTERVAL = 0.0005
 """Between thread switches: beside a CPU-bound handler a control message waits 1.5 ms instead of 10.7."""
@@ -65,7 +65,7 @@ class HostProcess:
         self.config = config
         crash_file = evidence.leave_traces(config["run_dir"], config["host_name"])
         memory.go_first()
-        self.logbook = logbook.open_logbook(config["run_dir"], config["host_name"])
+        self.logbook = logbook.open_logbook(config["run_dir"], config["host_name"], self._log_failed)
         self.registry = Registry(config["app_name"])
         self.system = ActorSystem(
             transport=open_nng(config["run_dir"]),
@@ -112,6 +112,10 @@ class HostProcess:
     def stage(self) -> Ref[Any]:
         """The stage's control actor."""
         return self._stage
+
+    def _log_failed(self, reason: str) -> None:
+        if hasattr(self, "_stage"):  # else it is too early for anybody to hear
+            self._stage.tell("log_failed", self.config["host_name"], reason)
 
     def _say_hello(self) -> None:
         pid = os.getpid()
@@ -381,6 +385,10 @@ class HostActor(Actor):
             ended: Exit = await future
         finally:
             self._stopping.pop(name, None)
+        # Who has ordered it may be gone by now, and has not told the next stage.
+        self._last_words[name] = EndedMember(
+            self._incarnations.get(name, 0), plain_exit(ended), 0, counts=False
+        )
         return ended
 
     async def forget_member(self, epoch: int, name: str) -> None:
@@ -398,10 +406,11 @@ class HostActor(Actor):
     async def terminate(self) -> None:
         """SIGTERM: every member stops in order, the stage is told, the process ends."""
         exit = Exit("shutdown", "SIGTERM")
-        with contextlib.suppress(ActorError):
-            await self._process.stage.options(timeout=2.0).host_leaving(
-                self._process.config["host_name"], plain_exit(exit)
-            )
+        name = self._process.config["host_name"]
+        try:
+            await self._process.stage.options(timeout=2.0).host_leaving(name, plain_exit(exit))
+        except ActorError:
+            evidence.leave_farewell(self._process.config["run_dir"], name, plain_exit(exit))
         shutdown = self._plan.shutdown if self._plan is not None else 0.0
         await asyncio.gather(
             *(self._end_life(name, exit, shutdown, True) for name in list(self._incarnations))
@@ -429,9 +438,9 @@ class HostActor(Actor):
         if future is not None and not future.done():
             future.set_result(outcome)
 
-    def _ended(self, name: str, exit: Exit, handled: int) -> None:
+    def _ended(self, name: str, exit: Exit, handled: int, *, counts: bool = True) -> None:
         self._living.pop(name, None)
-        ended = EndedMember(self._incarnations.get(name, 0), plain_exit(exit), handled)
+        ended = EndedMember(self._incarnations.get(name, 0), plain_exit(exit), handled, counts)
         self._last_words[name] = ended
         if exit.kind == "hung" and name in self._process.abandoned:
             # Its handler holds on to a thread or to the loop: only the end of the process ends that.
@@ -445,6 +454,7 @@ class HostActor(Actor):
             ended.incarnation,
             ended.exit,
             ended.handled,
+            ended.counts,
         )
 
     def _worked(self, name: str) -> None:
@@ -460,8 +470,8 @@ class HostActor(Actor):
         if future is not None and not future.done():
             future.set_result(exit)
         else:
-            # The stage that has ordered it is gone: to the next one it is an end like any other.
-            self._ended(name, exit, 0)
+            # The stage that has ordered it is gone: the next one is told, and that it costs nothing.
+            self._ended(name, exit, 0, counts=False)
 
 
 def _on_thread(name: str, function: Callable[[], Any]) -> asyncio.Future[Any]:

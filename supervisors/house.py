@@ -76,7 +76,7 @@ class HouseConfig:
     sys_path: tuple[str, ...] = ()
     """What the app's processes need in front of their `sys.path`."""
     opener: str | None = None
-    """`module:function` in the place of `supervisors.stage:open_stage`."""
+    """`module:function` in the place of `supervisors.stage_process:open_stage`."""
     heartbeat_limit: float = 10.0
     """Seconds of silence after which a process is looked at."""
     grace: float = 30.0
@@ -209,20 +209,20 @@ class House:
         return self.run_dir / LOG_NAME
 
     def _sweep(self) -> None:
-        from supervisors import _ray
+        from supervisors import _ray_local
 
-        _ray.sweep_sessions(self.run_dir)
+        _ray_local.sweep_sessions(self.run_dir)
         _remove_own_files(self.run_dir, keep=(LOG_NAME, LOCK_NAME))
 
     def _open_cluster(self) -> str:
-        from supervisors import _ray
+        from supervisors import _ray, _ray_local
 
         if self.config.address is not None:
             _ray.join(self.config.address, self.config.app_name, self.config.sys_path)
             _ray.refuse_other_machines()
             return self.config.address
         _adopt_orphans()
-        cluster = _ray.start_local(
+        cluster = _ray_local.start_local(
             self.run_dir,
             namespace=self.config.app_name,
             num_cpus=self.config.num_cpus,
@@ -231,7 +231,10 @@ class House:
             resources=self.config.resources,
             python_path=self.config.sys_path,
         )
-        self._services = _probe().children(os.getpid())
+        # Ray's services are of our own group. The server that forks its workers is an orphan that we
+        # have adopted, in a group of its own: the app outlives that.
+        children = _probe().children(os.getpid())
+        self._services = [child for child in children if _group(child.pid) == os.getpgrp()]
         return cluster.address
 
     def _open_stage(self, address: str) -> None:
@@ -402,9 +405,8 @@ class House:
 
 def terminate_stage(house: House, grace: float) -> None:
     """The simplest way to stop an app: SIGTERM to its stage, which stops the others before it ends."""
-    if house.stage is not None and house.stage.is_alive():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(house.stage.pid, signal.SIGTERM)
+    if house.stage is not None:
+        settings.send_signal(house.stage.pid, house.stage.start_time, signal.SIGTERM)
 
 
 # --- processes --------------------------------------------------------------------------------
@@ -431,6 +433,14 @@ def _end_family() -> None:
             break
         probe.end_processes(family)
     _reap_orphans(set())
+
+
+def _group(pid: int) -> int:
+    """The process group of *pid*; 0 when it is gone."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 @contextlib.contextmanager
@@ -528,9 +538,9 @@ def _take_lock(run_dir: Path) -> int:
 
 
 def _leave_run_dir(run_dir: Path, *, keep_log: bool) -> None:
-    from supervisors import _ray
+    from supervisors import _ray_local
 
-    _ray.sweep_sessions(run_dir)
+    _ray_local.sweep_sessions(run_dir)
     _remove_own_files(run_dir, keep=(LOG_NAME,) if keep_log else ())
     with contextlib.suppress(OSError):
         run_dir.rmdir()

@@ -19,7 +19,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from actors import events
@@ -43,9 +43,15 @@ _LOOK = 1.0
 """Seconds between two looks at what others have written."""
 
 
-def open_logbook(run_dir: str, name: str) -> Logbook:
-    """From now on all that this process says goes into its file; called once, on the main thread."""
-    book = Logbook(f"{run_dir}/{name}.log")
+def open_logbook(
+    run_dir: str, name: str, on_failure: Callable[[str], object] = lambda reason: None
+) -> Logbook:
+    """
+    From now on all that this process says goes into its file; called once, on the main thread.
+
+    *on_failure* hears, on any thread, why nothing can be written, once until it can again.
+    """
+    book = Logbook(f"{run_dir}/{name}.log", on_failure)
     book.take_over()
     return book
 
@@ -72,10 +78,18 @@ def prune(run_dir: str, living: Collection[str]) -> None:
 class Logbook:
     """One process's file. Any thread; it never raises, for a full disk is no reason to crash an actor."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, on_failure: Callable[[str], object] = lambda reason: None) -> None:
         self.path = path
+        self._on_failure = on_failure
+        self._lost = 0
+        """Entries that could not be written since the last one that could."""
+        self._complaint = ""
+        """Why not, until that has been told."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._file = os.open(path, flags, 0o600)
+        try:
+            self._file = os.open(path, flags, 0o600)
+        except OSError as error:
+            self._file, self._complaint = os.open(os.devnull, flags), error.strerror or str(error)
         # Reentrant: a destructor that prints may run while this thread writes.
         self._lock = threading.RLock()
         self._size = 0
@@ -101,6 +115,7 @@ class Logbook:
         self._sole = next(iter(members.items())) if len(members) == 1 else None
         with self._lock:
             self._write_head()
+        self._complain()
 
     def say(
         self,
@@ -117,6 +132,13 @@ class Logbook:
         entry = {"actor": name, "incarnation": incarnation, "level": level, "source": source, "text": text}
         with self._lock:
             self._write({**entry, "fields": fields} if fields else entry)
+        self._complain()
+
+    def _complain(self) -> None:
+        """Outside the lock: what hears of it may have something to say."""
+        complaint, self._complaint = self._complaint, ""
+        if complaint:
+            self._on_failure(complaint)
 
     def _take_fields(self, fields: dict[str, Any]) -> None:
         """A structlog line."""
@@ -130,12 +152,28 @@ class Logbook:
         self._write({"service": self._service, "pid": os.getpid(), "sole": self._sole})
 
     def _write(self, entry: dict[str, Any]) -> None:
-        line = MARK + _json({"time": round(time.time(), 3), **entry}) + b"\n"
+        now = round(time.time(), 3)
+        try:
+            if self._lost:
+                name, incarnation = self._sole or (None, None)
+                words = f"({self._lost} entries before this one could not be written)"
+                lost = {"level": "warning", "source": "log", "text": words}
+                self._append({"time": now, "actor": name, "incarnation": incarnation, **lost})
+            self._append({"time": now, **entry})
+        except OSError as error:
+            self._complaint = self._complaint if self._lost else error.strerror or str(error)
+            self._lost += 1
+            return
+        self._lost = 0
         with contextlib.suppress(OSError):
-            os.write(self._file, line)
             self._size = os.fstat(self._file).st_size
             if self._size > LONGEST_FILE:
                 self._turn_over()
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        line = MARK + _json(entry) + b"\n"
+        if os.write(self._file, line) < len(line):
+            os.write(self._file, b"\n")  # says why: half of it was all that there was room for
 
     def _turn_over(self) -> None:
         # A copy and not a rename: child processes hold the same file, and go on writing to it.

@@ -202,12 +202,11 @@ def read_lines(
 def ending(record: StageRecord) -> Callable[[], bool]:
     """Whether the app has ended. A stage that merely died comes back."""
     last_seen_at = time.monotonic()
-    run_dir = record.address.removeprefix("ipc://").rsplit("/", 1)[0]
 
     def is_over() -> bool:
         nonlocal last_seen_at
         try:
-            if StageRecord.read(f"{run_dir}/stage.json").is_alive():
+            if StageRecord.read(f"{record.run_dir}/stage.json").is_alive():
                 last_seen_at = time.monotonic()
         except OSError:
             return True  # taken away: it has ended in order

@@ -8,8 +8,8 @@ import asyncio
 from dataclasses import dataclass
 
 from actors.exit import Exit
-from supervisors.company import Host, Slot
 from supervisors.exits import Verdict
+from supervisors.slot import Host, Slot
 from supervisors.spec import Kind, Restart, Shutdown
 
 

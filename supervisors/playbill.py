@@ -46,6 +46,8 @@ class HostEntry:
     name: str
     pid: int
     start_time: int
+    slot: str | None = None
+    """Where its members live; None for one that waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,8 @@ class EndedMember:
     incarnation: int
     exit: tuple[str, str, str]
     handled: int
+    counts: bool = True
+    """False where a supervisor had ordered it: if that is gone, the next one goes on at no cost."""
 
 
 @dataclass(frozen=True, slots=True)

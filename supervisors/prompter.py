@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from supervisors.company import Company, Host
+from supervisors.company import Company
 from supervisors.playbill import GroupEntry, Playbill, ServiceEntry
+from supervisors.slot import Host
 
 _COMMIT_LIMIT = 0.05
 """Seconds that a change waits for a host to keep it."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -95,6 +96,11 @@ class StageRecord:
     app: str
     house_pid: int | None = None
     """The owner of the embedded cluster; None where the cluster is somebody else's."""
+    house_start_time: int | None = None
+
+    def has_house(self) -> bool:
+        """True while that owner runs."""
+        return self.house_pid is not None and is_alive(self.house_pid, self.house_start_time)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Replace the record in *path*, atomically and with mode 0600."""
@@ -108,6 +114,11 @@ class StageRecord:
             return cls(**_known_fields(found))
         except (TypeError, ValueError, AttributeError) as exc:
             raise InvalidArgument(f"{path}: is not a stage record: {exc}") from exc
+
+    @property
+    def run_dir(self) -> str:
+        """Of the app: where its processes have their sockets."""
+        return self.address.removeprefix("ipc://").rsplit("/", 1)[0]
 
     def is_alive(self) -> bool:
         """True while the very process that wrote this record runs."""
@@ -133,10 +144,7 @@ def running_apps() -> list[StageRecord]:
 def is_returning(app_name: str | None) -> bool:
     """True while the stage of an app (any, without a name) is gone and its house has it brought back."""
     return any(
-        app_name in (None, record.app)
-        and not record.is_alive()
-        and record.house_pid is not None
-        and process_start_time(record.house_pid) is not None
+        app_name in (None, record.app) and not record.is_alive() and record.has_house()
         for record in _records()
     )
 
@@ -180,3 +188,24 @@ def process_start_time(pid: int) -> int | None:
 def is_alive(pid: int, start_time: int | None) -> bool:
     """True while *pid* is the process that started at *start_time*. A zombie is not alive."""
     return start_time is not None and process_start_time(pid) == start_time
+
+
+def send_signal(pid: int, start_time: int | None, number: int) -> bool:
+    """
+    Signal the very process that started at *start_time*; False when it is gone.
+
+    Through a descriptor that is checked after it was opened: whoever has its pid now is never hit.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except (OSError, ValueError):
+        return False
+    try:
+        if not is_alive(pid, start_time):
+            return False
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True

@@ -86,6 +86,7 @@ class ChildInfo:
     state: ChildState
     kind: Kind
     restarts: int
+    """All lives after the first, also those that no intensity counts: after a lost node, or an order."""
     last_exit: Exit | None
 
 

@@ -12,139 +12,43 @@ import asyncio
 import contextlib
 import math
 import os
-import sys
-import threading
+import traceback
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from actors import foreign
-from actors.actor import Actor
-from actors.errors import ActorError, InvalidArgument, NotFound, Refusal, ServiceFailed, Unavailable
-from actors.events import ActorExited, DeadLettered, Event, FrameRejected, PeerLost, log_sink
+from actors.errors import ActorError, NotFound, Refusal, ServiceFailed, Unavailable
+from actors.events import DeadLettered, Event, FrameRejected, PeerLost
 from actors.exit import Exit
 from actors.ref import Ref
-from actors.rundir import read_key, write_private
-from actors.system import ActorSystem
-from actors.transport import open_nng
-from supervisors import evidence, health, memory, placement, settings, survey, vigil
+from supervisors import health, placement, survey, vigil
 from supervisors.cast import Cast
-from supervisors.company import Company, Host
-from supervisors.exits import Verdict
+from supervisors.company import Company
+from supervisors.control import ControlActor
+from supervisors.exits import Verdict, exit_from_plain
 from supervisors.journal import Journal
 from supervisors.playbill import newest
 from supervisors.programme import Programme
 from supervisors.prompter import Prompter
-from supervisors.registry import REGISTRY_NAME, Registry, ServiceView
+from supervisors.registry import REGISTRY_NAME, ServiceView
 from supervisors.service import ServicePlan
-from supervisors.troupe import Troupe, exit_from_plain
+from supervisors.slot import Host
+from supervisors.troupe import Troupe
 
-STAGE_ACTOR = "stage"
-
+if TYPE_CHECKING:
+    from supervisors.stage_process import StageProcess
 
 _FAMILY_LIMIT = 0.5
 """Seconds that a host may take to say what lives in it."""
 
+_NEXT_TRY = 1.0
+"""Seconds before a stage that cannot take over makes way for the next one."""
+
 GAVE_UP_WORDS = "has given up"
 
 
-def open_stage(config: Mapping[str, Any]) -> StageProcess:
-    """Start the control actor and write the stage record; called once, on the main thread."""
-    return StageProcess(config)
-
-
-class StageProcess:
-    """The stage's process: its system, its record, its end."""
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        sys.setswitchinterval(0.0005)
-        evidence.leave_traces(config["run_dir"], vigil.NAME)
-        memory.go_with_the_others()
-        self.config = config
-        before = self._record_before()
-        self.is_return = before is not None
-        """True for every life of the stage but the first: there is something to take over."""
-        self.epoch = before.epoch + 1 if before is not None else 1
-        self.registry = Registry(config["app_name"])
-        self.system = ActorSystem(
-            transport=open_nng(config["run_dir"]),
-            key=read_key(config["key_path"]),
-            directory=self.registry,
-            sinks=(self._saw,),
-        )
-        self.system.__enter__()
-        self.registry.attach(self.system)
-        self._stage = self.system.options(name=STAGE_ACTOR).spawn(Stage, self)
-        self._stage.wait_started().result(timeout=30)
-        self._record().write(self._record_path)
-        self._stage.tell("beat", self._record_path)
-
-    @property
-    def _record_path(self) -> str:
-        return f"{self.config['run_dir']}/{settings.RECORD_NAME}"
-
-    def _record_before(self) -> settings.StageRecord | None:
-        try:
-            return settings.StageRecord.read(self._record_path)
-        except (OSError, InvalidArgument):
-            return None
-
-    def _saw(self, event: Event) -> None:
-        if isinstance(event, ActorExited) and event.actor == STAGE_ACTOR and not event.exit.is_clean:
-            # A control actor that crashed is a defect of ours; without it nobody is in charge.
-            log_sink(event)
-            os._exit(1)
-
-    def _record(self) -> settings.StageRecord:
-        pid = os.getpid()
-        return settings.StageRecord(
-            address=self.system.address,
-            host_id=self.system.address.removesuffix(".ipc")[-16:],
-            pid=pid,
-            start_time=settings.process_start_time(pid) or 0,
-            epoch=self.epoch,
-            key_path=self.config["key_path"],
-            app=self.config["app_name"],
-            house_pid=self.config.get("house_pid"),
-        )
-
-    def terminate(self) -> None:
-        """SIGTERM: stop the app in order, then end."""
-        self._stage.tell("stop_app")
-
-    def end(self) -> None:
-        """End the process; from a thread, since the loop is what runs this."""
-        threading.Thread(target=self._end, name="stage-end", daemon=True).start()
-
-    def leave_word(self, reason: str) -> None:
-        """Tell the house why this app ends by itself."""
-        write_private(f"{self.config['run_dir']}/{settings.LAST_WORD_NAME}", reason.encode())
-
-    def _end(self) -> None:
-        from supervisors import _ray
-
-        # Without a record this end is one in order: the house goes on with its own, and Ray
-        # is told not to bring the stage back.
-        with contextlib.suppress(OSError):
-            os.unlink(self._record_path)
-        with contextlib.suppress(Exception):
-            self.system.stop().result(timeout=2.0)
-        with contextlib.suppress(Exception):
-            _ray.kill_host(_ray.STAGE_NAME)
-        os._exit(0)
-
-    def close(self) -> None:
-        """End at once."""
-        os._exit(0)
-
-
-class Stage(Actor):
+class Stage(ControlActor):
     """The app's control actor. Questions are answered while orders are carried out."""
-
-    is_supervisor: ClassVar[bool] = True
-    expected: ClassVar[tuple[type[BaseException], ...]] = (ActorError,)
-    ask_timeout: ClassVar[float | None] = None
-    concurrency: ClassVar[int] = 10_000
-    mailbox: ClassVar[int] = 100_000
 
     def __init__(self, process: StageProcess) -> None:
         self._process = process
@@ -215,6 +119,18 @@ class Stage(Actor):
     # -- opening ---------------------------------------------------------------------------
 
     async def _open(self) -> None:
+        """As long as this has not worked nobody is in charge: then the app ends, or the next stage tries."""
+        try:
+            await self._open_app()
+        except Exception as error:
+            traceback.print_exc()
+            if self._process.is_return:
+                # What runs goes on running meanwhile; a pause, so that trying for ever costs little.
+                await asyncio.sleep(_NEXT_TRY)
+                self._process.fail()
+            self._give_up(f"it could not be opened: {type(error).__name__}: {error}")
+
+    async def _open_app(self) -> None:
         if self._process.is_return:
             await self._take_over()
         else:
@@ -322,10 +238,30 @@ class Stage(Actor):
             await troupe.host_leaves(host)
             await self._told()  # what a caller still sends to a process that has ended is lost
 
+    async def log_failed(self, name: str, reason: str) -> None:
+        """A host cannot write down what its members say; told once until it can again."""
+        host = self._company.host_named(name)
+        if host is not None:
+            self._note(
+                "log.failed",
+                supervisor=host.service or "company",
+                context="log",
+                reason=reason,
+                child=name,
+                host=name,
+                members=list(host.members),
+            )
+
     async def member_exited(
-        self, host: str, name: str, incarnation: int, exit: tuple[str, str, str], handled: int
+        self,
+        host: str,
+        name: str,
+        incarnation: int,
+        exit: tuple[str, str, str],
+        handled: int,
+        counts: bool = True,
     ) -> None:
-        """A member's life ended by itself."""
+        """A member's life ended by itself, or by an order of an earlier stage, which *counts* for nothing."""
         await self._in_charge.wait()
         troupe = self._cast.troupes.get(name.partition("/")[0])
         if troupe is not None:
@@ -341,7 +277,7 @@ class Stage(Actor):
                     incarnation=incarnation,
                     traceback=traceback,
                 )
-            await troupe.exited(name, incarnation, reason, traceback, handled)
+            await troupe.exited(name, incarnation, reason, traceback, handled, counts)
 
     async def member_worked(self, name: str, incarnation: int) -> None:
         """A member's life has finished its first message."""
@@ -526,11 +462,17 @@ class Stage(Actor):
         return report
 
     async def restart(self, name: str, rolling: bool = False) -> dict[str, Any]:
-        """New lives for a service, one by one with *rolling*, or for one member (`kitchen/2`)."""
+        """
+        New lives for a service or group, one by one with *rolling*, or for one member (`kitchen/2`).
+
+        Of a group all are restarted in order, by its strategy.
+        """
         await self._in_charge.wait()
-        troupe = self._cast.troupe(name.partition("/")[0])
-        self._note("service.restarted", service=name, rolling=rolling)
-        restarted = await troupe.restart([name] if "/" in name else [], rolling)
+        is_group = name in self._programme.groups
+        part = self._cast.part(name) if is_group else self._cast.troupe(name.partition("/")[0])
+        what = "group" if is_group else "service"
+        self._note(f"{what}.restarted", **{what: name}, rolling=rolling)
+        restarted = await part.restart([name] if "/" in name else [], rolling)
         return {"restarted": restarted}
 
     async def reset(self, name: str) -> dict[str, Any]:

@@ -183,6 +183,8 @@ _SENTENCES = {
     "app.gave_up": "{app} has given up: {reason}",
     "service.scaled": "service {service} scales from {before} to {size}",
     "service.restarted": "service {service} is restarted by order",
+    "log.failed": "what {child} says cannot be written down: {reason}",
+    "group.restarted": "group {group} is restarted by order",
     "service.reset": "service {service} is reset",
     "stage.returned": "the stage is back (epoch {epoch}): it took over {hosts} hosts with {members} members",
     "service.stopped": "service {service} stopped",

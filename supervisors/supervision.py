@@ -200,7 +200,7 @@ class Supervision:
         self._recovery.learn(children, cause, _cause(event))
         for child in children:
             self._lanes.step(child.id)
-        if children and not cause.is_within and self._ending is None:
+        if children and self._ending is None and not self._allowance.holds(cause, self._roster):
             # Nobody waited for it and the restarts have begun; yet it was one too many.
             self._give_up(children[0])
 

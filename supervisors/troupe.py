@@ -13,9 +13,8 @@ import dataclasses
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar
+from typing import Any
 
-from actors.actor import Actor
 from actors.errors import (
     ActorError,
     InvalidArgument,
@@ -29,14 +28,16 @@ from actors.exit import Exit
 from supervisors import facts
 from supervisors.actions import Report
 from supervisors.backoff import Backoff
-from supervisors.company import Company, Host, Slot
+from supervisors.company import Company
+from supervisors.control import ControlActor
 from supervisors.driver import Driver
-from supervisors.exits import Verdict
+from supervisors.exits import Verdict, exit_from_plain
 from supervisors.member import Member, MemberSpec, Unexplained
 from supervisors.orders import Begin, DeleteChild, StartChild, Stop, TerminateChild
 from supervisors.playbill import EndedMember, LivingMember, MemberEntry, ServiceEntry
 from supervisors.registry import MemberView, ServiceView
 from supervisors.service import ServicePlan
+from supervisors.slot import Host, Slot
 from supervisors.spec import Shutdown
 from supervisors.supervision import Supervision
 
@@ -51,19 +52,13 @@ _START_KEPT = 0.02
 GAVE_UP = Exit("shutdown", "intensity")
 
 
-class Troupe(Actor):
+class Troupe(ControlActor):
     """
     Supervises one service. Its messages are orders of the stage, and of the group it is in.
 
     A service that gives up has failed, and stays so until it is reset, unless it has a *superior*:
     then that decides, and a next life may begin.
     """
-
-    is_supervisor: ClassVar[bool] = True
-    expected: ClassVar[tuple[type[BaseException], ...]] = (ActorError,)
-    ask_timeout: ClassVar[float | None] = None
-    concurrency: ClassVar[int] = 10_000
-    mailbox: ClassVar[int] = 100_000
 
     def __init__(
         self,
@@ -92,7 +87,7 @@ class Troupe(Actor):
         self._living = living
         """Members that run already: they are taken over, not started."""
         self._ended = {
-            name: (each.incarnation, exit_from_plain(each.exit)[0], each.handled)
+            name: (each.incarnation, exit_from_plain(each.exit)[0], each.handled, each.counts)
             for name, each in ended.items()
         }
         """How lives ended while nobody was in charge, where their hosts could say."""
@@ -326,7 +321,7 @@ class Troupe(Actor):
     def _is_wanted(self, name: str) -> bool:
         return _number(name) < self._size and not self._is_stopping
 
-    async def restart(self, names: list[str], rolling: bool) -> list[str]:
+    async def restart(self, names: list[str], rolling: bool = False) -> list[str]:
         """
         Give each of *names* (all members when empty) a new life; an order, so nothing is counted.
 
@@ -375,14 +370,16 @@ class Troupe(Actor):
             raise NotFound(f"{self.plan.name} has no member {name!r}{nearest(name, self._members)}")
         return member
 
-    async def exited(self, name: str, incarnation: int, exit: Exit, traceback: str, handled: int) -> None:
+    async def exited(
+        self, name: str, incarnation: int, exit: Exit, traceback: str, handled: int, counts: bool = True
+    ) -> None:
         """A member's life ended by itself; its host lives."""
         member = self._members.get(name)
         if member is None or member.incarnation != incarnation:
             return
         if self._living.pop(name, None) is not None:
             # It has not been taken over yet, and need not be.
-            self._ended[name], member.traceback = (incarnation, exit, handled), traceback
+            self._ended[name], member.traceback = (incarnation, exit, handled, counts), traceback
             return
         if member.task is not None and not member.task.done():
             # The two come on different ways: that it had started is told before that it ended.
@@ -390,7 +387,7 @@ class Troupe(Actor):
             if member.incarnation != incarnation:
                 return
         member.last_exit, member.traceback = exit, traceback
-        self._driver.feed(facts.Exited((name,), exit, handled))
+        self._driver.feed(facts.Exited((name,), exit, handled, counts))
         self._changed()
 
     async def worked(self, name: str, incarnation: int) -> None:
@@ -750,11 +747,12 @@ class Troupe(Actor):
 
     def _mourn(self, member: Member, known: MemberEntry | None) -> None:
         """A life ended while nobody was in charge: what follows is what would have followed then."""
-        incarnation, exit, handled = self._ended.pop(member.name, (0, Exit("killed"), 0))
+        nothing = (0, Exit("killed"), 0, True)
+        incarnation, exit, handled, counts = self._ended.pop(member.name, nothing)
         self._driver.feed(facts.Started(member.name))
         if incarnation == member.incarnation:
             member.last_exit = exit
-            self._driver.feed(facts.Exited((member.name,), exit, handled))
+            self._driver.feed(facts.Exited((member.name,), exit, handled, counts))
         else:
             if not self._fallen:
                 asyncio.get_running_loop().call_soon(self._bury)
@@ -765,15 +763,14 @@ class Troupe(Actor):
         """Whose process ended while nobody was in charge: those of one process are one incident."""
         fallen, self._fallen = self._fallen, []
         for slot in dict.fromkeys(slot for _, slot in fallen):
-            place = self._company.slot_named(slot)
-            is_lost = place is not None and self._company.is_lost(place.node_id)
-            exit = Exit("node_lost" if is_lost else "killed", "while the stage was away")
+            verdict = self._company.verdict_on_absence(slot)
             names = tuple(name for name, its_slot in fallen if its_slot == slot)
             for name in names:
                 member = self._members[name]
-                member.last_exit, member.host, member.is_registered = exit, None, False
+                member.last_exit, member.traceback = verdict.exit, verdict.stack
+                member.host, member.is_registered = None, False
             # They are said to have worked: whatever they did, an earlier stage was content with it.
-            self._driver.feed(facts.Exited(names, exit, handled=1, counts=not is_lost))
+            self._driver.feed(facts.Exited(names, verdict.exit, handled=1, counts=verdict.counts))
         self._changed()
 
     async def _start(self, member: Member) -> None:
@@ -785,7 +782,7 @@ class Troupe(Actor):
         member.is_over = member.renewing = False
         member.has_worked = False
         slot = member.slot = self._company.slot_for(self.plan, member.name)
-        is_placed = slot.node_id is not None
+        place_before = slot.name, slot.node_id
         try:
             host = await self._company.man(slot, self.plan, lambda reason: self._pend(member, reason))
         except ActorError as error:
@@ -798,7 +795,7 @@ class Troupe(Actor):
         # A stage that comes after us must not give this incarnation again, nor begin a life beside
         # this one. In a slot that is known, the host that is told to begin the life is the one that
         # keeps this, and says so; a new slot it could not explain.
-        if is_placed:
+        if slot.node_id is not None and place_before == (slot.name, slot.node_id):
             self._keep_start()
         else:
             await self._commit(self._playbill_entry())
@@ -957,9 +954,3 @@ def _wanted_size(service: str, size: int | str, now: int) -> int:
 
 def _number(name: str) -> int:
     return int(name.rpartition("/")[2])
-
-
-def exit_from_plain(plain: tuple[str, str, str]) -> tuple[Exit, str]:
-    """An exit as a host reported it, and its traceback."""
-    kind, detail, traceback = plain
-    return Exit(kind, detail or None), traceback  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from supervisors.placement import NodeLike
 from supervisors.service import ServicePlan
 
 if TYPE_CHECKING:
-    from supervisors.company import Host, Slot
+    from supervisors.slot import Host, Slot
 
 _PAUSE = 0.1
 """Seconds after a promotion before the next understudy is started: the restart goes first."""
@@ -85,7 +85,8 @@ def choose(hosts: Iterable[Host], post: Post) -> Host | None:
 
 def at_a_time(cpus: int, *, is_bare: bool) -> int:
     """
-    How many processes may start side by side: an interpreter's boot takes a CPU for half a second.
+    How many processes may start side by side: where Ray boots an interpreter for each, on a cluster
+    that is not ours, that takes a CPU for most of a second.
 
     One more where nobody is ready: ends that come faster than that would else wait for ever longer.
     """

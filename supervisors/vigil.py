@@ -8,7 +8,6 @@ is ended; Ray brings it back and it re-adopts its hosts.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
@@ -73,9 +72,9 @@ class Vigil:
         stack = ""
         if look.state != "T":
             stack = evidence.take_stack(self._run_dir, NAME, pid, start_time)
-        if self._touch() != self._last_touch or not settings.is_alive(pid, start_time):
+        if self._touch() != self._last_touch:
             return ""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        if not settings.send_signal(pid, start_time, signal.SIGKILL):
+            return ""
         self._pulse.hear()
         return f"{how}\n{readable(stack)}".strip()

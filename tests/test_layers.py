@@ -19,7 +19,7 @@ HOMES = {
     "pynng": {"actors/_nng.py"},
     "cloudpickle": {"actors/pickling.py"},
     "psutil": {"supervisors/_probe.py"},
-    "ray": {"supervisors/_ray.py"},
+    "ray": {"supervisors/_ray.py", "supervisors/_ray_local.py"},
 }
 
 INHERITED = {
@@ -179,7 +179,7 @@ def test_the_clients_of_an_app_import_no_ray_and_no_user_code_is_unpickled_by_st
         path
         for path, tree in sources("supervisors")
         for module, name in imports(tree)
-        if module == "supervisors._ray" or (module, name) == ("supervisors", "_ray")
+        if module.startswith("supervisors._ray") or (module == "supervisors" and name.startswith("_ray"))
     }
     unpicklers = {
         path
@@ -188,5 +188,23 @@ def test_the_clients_of_an_app_import_no_ray_and_no_user_code_is_unpickled_by_st
         if (module == "actors.pickling" and name == "loads") or module in ("pickle", "marshal", "shelve")
     }
 
-    assert users <= {"supervisors/house.py", "supervisors/company.py", "supervisors/stage.py"}
+    users -= {"supervisors/_ray_local.py"}
+    assert users <= {"supervisors/house.py", "supervisors/company.py", "supervisors/stage_process.py"}
     assert unpicklers == {"supervisors/loading.py"}
+
+
+def test_processes_are_signalled_in_one_way_only() -> None:
+    """By pid and start time, through a checked descriptor: never a reused pid, a group, or all (0 and -1)."""
+    names = {"kill", "killpg", "tgkill"}
+    users = {
+        path
+        for package in PACKAGES
+        for path, tree in sources(package)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr in names
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "os"
+    }
+
+    assert users == set()

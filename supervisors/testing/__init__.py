@@ -11,6 +11,8 @@ Everything here runs in the test's own process, outside the blast radius; faults
 processes that the app's house has started.
 """
 
+# Each enters its faults into `FAULTS`.
+from supervisors.testing import bugs, control_plane, machine, processes  # noqa: F401
 from supervisors.testing.ledger import Ledger, Record, read_ledger
 from supervisors.testing.load import Load
 from supervisors.testing.local import LocalApp, local_app

@@ -8,9 +8,11 @@ that must be 0 is not.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -30,6 +32,7 @@ def main() -> int:
     parser.add_argument("--faults", default=None, help=f"some of {', '.join(FAULTS)}")
     parser.add_argument("--keep", action="store_true", help="keep the ledger and say where it is")
     options = parser.parse_args()
+    _say_why_it_ends()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     faults = options.faults.split(",") if options.faults else None
     # What callers are told stands in the ledger; the dead letters on top would drown the faults.
@@ -54,6 +57,13 @@ def main() -> int:
             shutil.rmtree(folder, ignore_errors=True)
     print(f"seed {seed}\n{verdict.text()}")
     return 0 if verdict.is_clean else 1
+
+
+def _say_why_it_ends() -> None:
+    """Whatever ends this process from outside, or by a crash, leaves a word; the app is stopped in order."""
+    faulthandler.enable()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(f"ended by {signal.Signals(number).name}"))
 
 
 if __name__ == "__main__":

@@ -339,6 +339,28 @@ class TestTheControlPlane:
         after = theatre.lives()
         assert {name for name in before if before[name] != after[name]} == {"desk/1"}
 
+    @pytest.mark.parametrize(
+        ("number", "last_exit"),
+        [
+            (signal.SIGKILL, "killed (while the stage was away)"),
+            (signal.SIGSEGV, "killed (SIGSEGV)"),
+            (signal.SIGTERM, "shutdown (SIGTERM)"),
+        ],
+    )
+    def test_F15_how_a_member_died_meanwhile_is_known_by_what_it_has_left(
+        self, theatre: Any, number: int, last_exit: str
+    ) -> None:
+        theatre.wait_ready()
+        before = theatre.lives()
+        epoch = _epoch(theatre)
+        theatre.nemesis.inject("kill_stage")
+        theatre.nemesis.signal(before["desk/1"][1], number)
+
+        wait_until(lambda: _epoch(theatre) > epoch)
+
+        wait_until(lambda: theatre.lives()["desk/1"][0] == before["desk/1"][0] + 1)
+        assert theatre.row("desk/1")["last_exit"] == last_exit
+
     def test_F15_a_group_that_loses_one_meanwhile_is_restarted_as_a_group(self, theatre: Any) -> None:
         """Strategies hold for what happened while nobody was in charge, too."""
         theatre.wait_ready()

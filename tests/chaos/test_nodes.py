@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pytest
 
-from actors.errors import ActorError
+from actors.errors import ActorError, Unavailable
+from actors.testing import wait_until_sync
 from supervisors import App, Cluster, Resources, Service, settings
 from supervisors.testing import Scribe
 from tests.crowding import in_time
@@ -27,11 +29,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
-soon = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 300,
-        "health_check_timeout_ms": 500, "health_check_failure_threshold": 2}
+period = int(sys.argv[2])
+health = {"health_check_initial_delay_ms": 500, "health_check_period_ms": period,
+          "health_check_timeout_ms": 500, "health_check_failure_threshold": 2}
 cluster = Cluster(initialize_head=True, head_node_args={
     "num_cpus": 1, "include_dashboard": False, "no_monitor": True, "include_log_monitor": False,
-    "temp_dir": sys.argv[1], "_system_config": soon})
+    "temp_dir": sys.argv[1], "_system_config": health})
 nodes = {"loge": cluster.add_node(num_cpus=1, resources={"loge": 1}, labels={"kind": "ram"})}
 cluster.wait_for_nodes()
 print(cluster.address, flush=True)
@@ -77,8 +80,12 @@ class Tour:
         return rows
 
 
+SOON, NEVER = 300, 10**9
+"""Milliseconds between two of Ray's own looks at a node."""
+
+
 @pytest.fixture
-def tour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tour]:
+def tour(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tour]:
     """Members that only one node can carry, that the next one can too, and that any can."""
     root = Path("/tmp") / f"ul-{os.getpid()}"
     root.mkdir(mode=0o700)
@@ -90,7 +97,7 @@ def tour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tour]:
     }.items():
         monkeypatch.setenv(name, value)
     process = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER, str(root / "ray")],
+        [sys.executable, "-c", CLUSTER, str(root / "ray"), str(getattr(request, "param", SOON))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -146,9 +153,37 @@ def test_F18_members_of_a_lost_node_come_back_on_another(tour: Tour) -> None:
 
     tour.order("retire stalls")
 
-    rows = tour.wait(lambda rows: rows["ram/0"]["state"] == "pending")
+    rows = tour.wait(
+        lambda rows: (
+            [rows[name]["state"] for name in ("ram/0", "free/0", "free/1")]
+            == ["pending", "running", "running"]
+        )
+    )
     assert rows["ram/0"]["reason"] == "needs a node with labels kind=ram; no node has them"
-    assert [rows[f"free/{number}"]["state"] for number in (0, 1)] == ["running", "running"]
+
+
+@pytest.mark.parametrize("tour", [NEVER], indirect=True)
+def test_F18_nobody_waits_for_ray_to_notice_the_loss_of_a_node(tour: Tour) -> None:
+    """It never does here: the pipes tell callers, and the closed socket of Ray's process tells us."""
+    before = tour.rows()
+    tour.order("add stalls")
+    with calls_to(tour.cluster, "ram") as moved, calls_to(tour.cluster, "box") as stranded:
+        tour.order("lose loge")
+        after = tour.wait(
+            lambda rows: (
+                rows["ram/0"]["incarnation"] == 2
+                and sorted(row["state"] for row in rows.values()) == ["pending", *["running"] * 3]
+            )
+        )
+        begun = len(moved), len(stranded)
+        wait_until_sync(lambda: len(moved) > begun[0] + 3 and len(stranded) > begun[1] + 3)
+
+    assert after["ram/0"]["node"] != before["ram/0"]["node"]
+    assert after["box/0"]["reason"] == "needs 1 loge; nodes have 0 free of 0"
+    assert [error for error, _ in moved[-3:]] == [None] * 3
+    assert {type(error) for error, _ in stranded[-3:]} == {Unavailable}
+    # A member that can be placed is worth waiting for. One that cannot be is not: nobody's time runs out.
+    assert {type(error) for error, _ in stranded} == {NoneType, Unavailable}
 
 
 @contextlib.contextmanager

@@ -21,6 +21,21 @@ def write(understudy: Any, name: str, text: str) -> str:
     return str(path)
 
 
+LINE = """
+import asyncio
+from actors import Actor
+from supervisors import App, Group, Service
+
+class Cook(Actor):
+    async def on_start(self) -> None:
+        if self.context.incarnation > 1:
+            await asyncio.sleep(60)
+
+app = App(Group("line", Service("larder", Cook), Service("kitchen", Cook), strategy="rest_for_one"))
+"""
+"""A group that starts once, and then takes for ever."""
+
+
 class TestBeforeAnythingStarts:
     def test_what_the_file_raises_is_the_users_traceback_alone(self, understudy: Any) -> None:
         file = write(understudy, "broken.py", "def oven():\n    return 1 / 0\n\n\noven()\n")
@@ -180,6 +195,45 @@ class TestEndings:
         assert up.finish() == 0
         assert "Traceback" not in up.err
         until(lambda: understudy.left() == [], timeout=in_time(6))
+
+    def test_ctrl_c_while_a_group_restarts_ends_all_of_it(self, understudy: Any, until: Any) -> None:
+        """Whoever has ordered the restart is told, and nobody waits for the start that takes so long."""
+        (understudy.base / "line.py").write_text(LINE)
+        up = understudy.start("up", "line.py", "--num-cpus", "1")
+        up.wait_line("running; Ctrl-C stops it")
+        restart = understudy.start("restart", "line")
+        up.wait_line("group line is restarted by order")
+        until(lambda: '"starting"' in understudy("ps", "-o", "json").stdout.replace("restarting", "starting"))
+
+        up.interrupt()
+
+        assert up.finish() == 0
+        assert restart.finish() != 0
+        assert restart.err.startswith("understudy: ")
+        assert len(restart.err.splitlines()) == 1
+        until(lambda: understudy.left() == [], timeout=in_time(6))
+
+    def test_a_killed_stage_returns_and_up_says_so(self, understudy: Any, bistro: str) -> None:
+        up = understudy.start("up", bistro, "--num-cpus", "1")
+        up.wait_line("running; Ctrl-C stops it")
+        stage = json.loads(understudy("ps", "-o", "json").stdout)["stage"]
+        following = understudy.start("events", "-f", "--last", "1")
+        following.wait_line("")
+
+        os.kill(stage["pid"], signal.SIGKILL)
+
+        up.wait_line("the stage is away")
+        assert "epoch 2" in up.wait_line("the stage is back")
+        assert json.loads(understudy("ps", "-o", "json").stdout)["stage"]["epoch"] == stage["epoch"] + 1
+        # Who follows the events goes on with those of the next life, up to the end of the app.
+        following.wait_line("the stage is back (epoch 2)")
+        understudy("scale", "kitchen=+0")
+        following.wait_line("service kitchen scales")
+        up.interrupt()
+        assert following.finish() == 0
+        assert following.err == "understudy: the stage of bistro is gone; it should be back soon\n"
+        assert up.finish() == 0
+        assert up.out.splitlines()[-1] == "bistro is down"
 
     def test_a_killed_up_leaves_nothing(self, understudy: Any, kiosk: str, until: Any) -> None:
         up = understudy.start("up", kiosk, "--num-cpus", "1")

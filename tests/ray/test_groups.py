@@ -322,3 +322,42 @@ class TestAStageThatDies:
             watch(cluster).wait_row("larder/0", incarnation=2)
             began_at = time.monotonic()
         assert time.monotonic() - began_at < 30
+
+
+class TestOrders:
+    def test_a_group_is_restarted_by_order_in_its_own_way(self, cluster: Cluster, seen: Any) -> None:
+        before = {row["name"]: row for row in cluster.ps().result()["members"]}
+
+        assert cluster.restart("line").result() == {"restarted": ["store", "larder", "kitchen"]}
+
+        after = {row["name"]: row for row in cluster.ps().result()["members"]}
+        renewed = {name for name in after if after[name]["incarnation"] == before[name]["incarnation"] + 1}
+        assert renewed == {name for name in after if name.startswith(("store/", "larder/", "kitchen/"))}
+        assert len(renewed) >= 4
+        assert {row["state"] for row in after.values()} == {"running"}
+        assert {name: row["pid"] for name, row in after.items()} == {
+            name: row["pid"] for name, row in before.items()
+        }
+
+    def test_a_group_is_not_scaled_but_its_services_are(self, cluster: Cluster) -> None:
+        with pytest.raises(NotFound, match="'line' is a group of store, larder, kitchen: name one of them"):
+            cluster.scale("line", 2).result()
+
+    def test_a_stage_that_dies_while_it_stops_a_member_costs_that_nothing(
+        self, cluster: Cluster, seen: Any, until: Any
+    ) -> None:
+        """`larder` has no intensity: one count would be one too many."""
+        before = cluster.ps().result()
+        life = seen.row("larder/0")["incarnation"]
+        busy = cluster.service("larder").options(timeout=30).nap(1.5)
+        until(lambda: cluster.service("store").who().outcome().ok)
+        ordered = cluster.restart("larder")
+        seen.wait_row("larder/0", state="restarting")
+
+        os.kill(before["stage"]["pid"], signal.SIGKILL)
+
+        until(returned_after(cluster, before))
+        assert seen.wait_row("larder/0", state="running", incarnation=life + 1)["last_exit"] is not None
+        assert seen.events("member.gave_up", member="larder/0") == []
+        assert not ordered.outcome(10).ok
+        assert busy.outcome(10).ok

@@ -210,3 +210,24 @@ def test_a_stage_that_returns_counts_those_that_are_there(
     assert (folder / "warm").read_text() == lessons
     pid, _ = kill(cluster.service("opera").member(0), until)
     assert pid == before["opera"]
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_understudies_are_forked_by_a_server_and_come_also_when_that_has_died(
+    cluster: Cluster, wings: Wings, until: Any
+) -> None:
+    first = wings.wait(None)["pid"]
+    server = parent(first)
+    assert "_fork_server" in Path(f"/proc/{server}/cmdline").read_text()
+
+    kill(cluster.service("kitchen").member(0), until)
+    second = wings.wait(None, other_than=first)["pid"]
+    assert parent(second) == server
+    os.kill(server, signal.SIGKILL)
+    kill(cluster.service("kitchen").member(0), until)
+
+    third = wings.wait(None, other_than=second)["pid"]
+    assert "raylet" in Path(f"/proc/{parent(third)}/cmdline").read_text()

@@ -9,8 +9,9 @@ import pytest
 
 from actors.exit import Exit
 from actors.system import ActorSystem
-from supervisors.company import Company, Host, Slot
+from supervisors.company import Company
 from supervisors.exits import Verdict
+from supervisors.slot import Host, Slot
 
 
 class Ray:

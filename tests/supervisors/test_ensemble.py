@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.actor import Actor
-from actors.errors import StartFailed
+from actors.errors import InvalidArgument, ServiceFailed, StartFailed
 from actors.exit import Exit
 from actors.ref import Ref
 from actors.system import ActorSystem
@@ -41,6 +41,10 @@ class Act(Actor):
 
     async def halt(self, for_good: bool = False) -> None:
         self.notes.append(f"halt {self.me}{' for good' if for_good else ''}")
+
+    async def restart(self, names: list[str], rolling: bool) -> list[str]:
+        self.notes.append(f"{'rolling ' if rolling else ''}restart {self.me}")
+        return []
 
     async def fail(self, reason: str) -> None:
         self.notes.append(f"fail {self.me}: {reason}")
@@ -303,3 +307,63 @@ async def test_two_resets_at_once_are_one(shop: Bill) -> None:
     assert sorted([await each for each in (shop.top.reset(), shop.top.reset())]) == [False, True]
 
     await shop.wait_notes("begin a", "begin b", "begin c")
+
+
+ALL_ANEW = ["halt c", "halt b", "halt a", "begin a", "begin b", "begin c"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "notes"),
+    [
+        ("one_for_one", ["restart a", "restart b", "restart c"]),
+        ("rest_for_one", ALL_ANEW),
+        ("one_for_all", ALL_ANEW),
+    ],
+)
+async def test_an_order_restarts_a_group_by_its_strategy_at_no_cost(
+    system: ActorSystem, strategy: Strategy, notes: list[str]
+) -> None:
+    bill = Bill(system, group("shop", "a", "b", "c", strategy=strategy, intensity=0))
+    await bill.top.begin()
+    bill.notes.clear()
+
+    for _ in range(2):
+        assert await bill.top.restart([]) == ["a", "b", "c"]
+        await bill.wait_notes(*notes)
+
+    assert bill.kept == bill.events == []
+
+
+async def test_one_by_one_goes_only_where_nobody_depends_on_another(system: ActorSystem) -> None:
+    loose = Bill(system, group("loose", "a", strategy="one_for_one"))
+    tight = Bill(system, group("tight", "x", "y"))
+    for bill in (loose, tight):
+        await bill.top.begin()
+        bill.notes.clear()
+
+    await loose.top.restart([], True)
+    with pytest.raises(InvalidArgument, match="tight is rest_for_one: its parts stop and start together"):
+        await tight.top.restart([], True)
+
+    assert (loose.notes, tight.notes) == (["rolling restart a"], [])
+
+
+async def test_a_group_that_has_failed_is_reset_and_not_restarted(shop: Bill) -> None:
+    for _ in range(2):
+        await shop.give_up("c")
+
+    with pytest.raises(ServiceFailed, match=r"group shop has failed \(gave up: c gave up: error \(Burnt\)\)"):
+        await shop.top.restart([])
+
+
+async def test_a_restart_by_order_that_fails_is_an_incident_of_the_outer_group(system: ActorSystem) -> None:
+    bill = Bill(system, group("mall", "shop"), group("shop", "a", "b"))
+    await bill.top.begin()
+    bill.notes.clear()
+    bill.bad_starts["b"] = 1
+
+    with pytest.raises(StartFailed, match="shop did not start: b did not start: no stove"):
+        await bill.part("shop").restart([])
+
+    await wait_until(lambda: bill.notes[-2:] == ["begin a", "begin b"] and len(bill.notes) == 7)
+    assert ("group.restarting", "shop") in bill.events

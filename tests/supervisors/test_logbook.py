@@ -290,3 +290,55 @@ def test_all_ways_of_a_process_to_say_something_end_there(tmp_path: Path) -> Non
     assert lines[6].fields == {"table": 7}
     assert lines[7].fields["exception"].endswith("ZeroDivisionError: division by zero")
     assert json.dumps(lines[7].to_dict())
+
+
+FULL_DISK = """
+import resource, signal, sys
+from supervisors.logbook import open_logbook
+
+complaints = []
+book = open_logbook(sys.argv[1], "host-1", complaints.append)
+book.attribute("kitchen", {"kitchen/0": 3})
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+for round in range(2):
+    print("room", round)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    for number in range(50):
+        print("lost", number)
+        book.say("log", "lost too")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+print("room again")
+with open(sys.argv[1] + "/complaints", "w") as file:
+    file.write("; ".join(complaints))
+"""
+
+
+def test_where_nothing_can_be_written_that_is_told_once_and_nobody_is_hurt(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a full disk; there is room again in between."""
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (tmp_path / "complaints").read_text() == "File too large; File too large"
+    assert [line.text for line in read_lines(str(tmp_path), Choice("kitchen/0"))] == [
+        "room 0",
+        "(100 entries before this one could not be written)",
+        "room 1",
+        "(100 entries before this one could not be written)",
+        "room again",
+    ]
+
+
+def test_a_file_that_cannot_even_be_made_is_no_reason_to_fail(tmp_path: Path) -> None:
+    complaints: list[str] = []
+    book = Logbook(str(tmp_path / "missing" / "host-1.log"), complaints.append)
+
+    for _ in range(3):
+        book.say("log", "into the void")
+
+    assert complaints == ["No such file or directory"]

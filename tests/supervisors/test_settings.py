@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -200,6 +201,23 @@ def test_a_process_is_known_by_pid_and_start_time() -> None:
     child.communicate()
     assert settings.process_start_time(child.pid) is None
     assert not settings.is_alive(child.pid, None)
+
+
+def test_a_signal_reaches_the_very_process_it_is_meant_for_and_no_other() -> None:
+    """Not the next owner of its pid, not this process's group, and not everybody."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    start_time = settings.process_start_time(process.pid)
+    assert start_time is not None
+
+    assert not settings.send_signal(process.pid, start_time + 1, signal.SIGKILL)
+    assert not settings.send_signal(process.pid, None, signal.SIGKILL)
+    assert process.poll() is None
+    assert settings.send_signal(process.pid, start_time, signal.SIGKILL)
+
+    assert process.wait(10) == -signal.SIGKILL
+    assert not settings.send_signal(process.pid, start_time, signal.SIGKILL)
+    for nobody in (0, -1):
+        assert not settings.send_signal(nobody, start_time, signal.SIGTERM)
 
 
 def test_a_command_name_with_parentheses_does_not_shift_the_fields(tmp_path: Path) -> None:

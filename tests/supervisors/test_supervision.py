@@ -1219,6 +1219,16 @@ class TestCauses:
         assert world.drain().count("start a") == 2
         assert world.finished == GAVE_UP
 
+    def test_restarts_are_all_lives_after_the_first_whatever_they_cost(self) -> None:
+        world = running("a", intensity=1)
+
+        for _ in range(5):
+            world.crash("a", exit=Exit("node_lost"))
+            world.crash("a", exit=Exit("killed", "order"), counts=False)
+
+        [row] = world.supervision.children()
+        assert (row.restarts, row.state) == (10, "running")
+
     @pytest.mark.parametrize("side_by_side", [False, True])
     def test_a_service_takes_counts_back_too(self, side_by_side: bool) -> None:
         world = running("a", "b", intensity=None, backoff=PLAIN, side_by_side=side_by_side)
@@ -1241,6 +1251,24 @@ class TestCauses:
 
         assert world.supervision.has_failed == counts
         assert counts or states(world) == {"a": "running"}
+
+    @pytest.mark.parametrize(("known", "fails"), [(Exit("node_lost"), False), (KILLED, True)])
+    def test_the_last_hope_of_a_service_is_not_gone_while_a_cause_is_open(
+        self, known: Exit, fails: bool
+    ) -> None:
+        """`b` may yet turn out to be within its limit, and so the end of `a` is not the last straw."""
+        world = running("a", "b", intensity=None, backoff=PLAIN, side_by_side=True)
+        for _ in range(3):
+            world.crash("b")
+        world.crash("b", exit=self.KILLED, cause_open=True)
+        for _ in range(4):
+            world.crash("a")
+        assert states(world) == {"a": "backing_off", "b": "backing_off"}
+        assert world.finished is None
+
+        world.send(facts.CauseKnown(("b",), known))
+
+        assert world.supervision.has_failed == fails
 
 
 class TestSignificance:

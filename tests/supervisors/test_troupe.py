@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,11 @@ from actors.errors import StartFailed
 from actors.exit import Exit
 from actors.system import ActorSystem
 from actors.testing import wait_until
-from supervisors.company import Host, Slot
 from supervisors.exits import Verdict
-from supervisors.playbill import LivingMember, MemberEntry, ServiceEntry
+from supervisors.playbill import EndedMember, LivingMember, MemberEntry, ServiceEntry
 from supervisors.registry import MemberView, ServiceView
 from supervisors.service import Service
+from supervisors.slot import Host, Slot
 from supervisors.troupe import Troupe, is_at_leisure
 
 KILLED = Verdict(Exit("killed", "SIGKILL or os._exit"), counts=True, is_final=True)
@@ -83,6 +84,7 @@ class Show:
         in_group: bool = False,
         outcome: tuple[str, Any] = ("started", None),
         failed: str = "",
+        ended: EndedMember | None = None,
     ) -> None:
         self.company = Company(outcome)
         self.events: list[str] = []
@@ -103,9 +105,9 @@ class Show:
             lambda event, **fields: self.events.append(event),
             commit,
             1,
-            self.left_behind(failed) if failed else None,
+            self.left_behind(failed) if failed or ended else None,
             {"kitchen/0": (self.company.hosts[0], LivingMember(7, 3, True, True))} if failed else {},
-            {},
+            {"kitchen/0": ended} if ended else {},
             (lambda exit, reason: self.gave_up.append(reason)) if in_group else None,
         )
         self.begun = self.troupe.begin() if not failed else None
@@ -369,3 +371,17 @@ async def test_who_still_runs_of_a_failed_service_goes_on_being_stopped(system: 
 
     [member] = (await show.troupe.describe())[1]
     assert (member["state"], member["incarnation"], len(show.company.hosts)) == ("running", 4, 2)
+
+
+@pytest.mark.parametrize(("counts", "state"), [(False, "running"), (True, "failed")])
+async def test_what_a_stage_stopped_before_it_went_away_is_no_incident(
+    system: ActorSystem, counts: bool, state: str
+) -> None:
+    """A group was halting it, or an order restarting it: with no intensity one count is one too many."""
+    show = Show(system, intensity=0, ended=EndedMember(3, ("shutdown", "", ""), 0, counts))
+
+    with contextlib.suppress(StartFailed):
+        await show.begun
+
+    assert (await show.state())[0] == state
+    assert len(show.company.hosts) == 1

@@ -14,8 +14,8 @@ from actors.errors import ActorStopped, DeadlineExceeded
 from actors.exit import Exit
 from actors.testing import ManualClock
 from supervisors import memory
-from supervisors.company import Host, Slot
 from supervisors.service import Service
+from supervisors.slot import Host, Slot
 from supervisors.understudies import Post, Understudies, choose, missing, surplus, wanted
 
 
