@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 from actors import Actor
@@ -25,6 +26,16 @@ class Echo(Actor):
 
     async def total(self) -> int:
         return self.counted
+
+    async def items(self, value: Any, count: int) -> AsyncIterator[Any]:
+        for _ in range(count):
+            yield value
+
+    async def take(self, items: AsyncIterator[Any]) -> int:
+        taken = 0
+        async for _ in items:
+            taken += 1
+        return taken
 
     async def fail(self) -> None:
         raise ValueError("a bug")
@@ -54,6 +65,12 @@ stage = App(
     Service("shared", Echo, size=0, per_host=8),
     Service("apart", Echo, size=0, per_host=1),
     name="bench",
+)
+
+choir = App(
+    Service("thousand", Echo, size=1000, per_host=500),
+    Service("two", Echo, size=2, per_host=1),
+    name="bench-choir",
 )
 
 pair = App(

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy
@@ -46,6 +47,10 @@ class Echo:
 
     def total(self) -> int:
         return self.counted
+
+    def items(self, count: int) -> Iterator[str]:
+        for _ in range(count):
+            yield PAYLOAD
 
     def pid(self) -> int:
         return os.getpid()
@@ -99,6 +104,22 @@ class Ray:
         took = time.perf_counter() - began_at
         assert total == wanted, f"{total} of {wanted} calls were handled"
         return count / took
+
+    async def stream_await(self, count: int) -> float:
+        items = self._echo().items.options(num_returns="streaming")
+        began_at = time.perf_counter()
+        taken = 0
+        async for item in items.remote(count):
+            await item
+            taken += 1
+        assert taken == count
+        return count / (time.perf_counter() - began_at)
+
+    async def stream_get(self, count: int) -> float:
+        items = self._echo().items.options(num_returns="streaming")
+        began_at = time.perf_counter()
+        assert sum(1 for item in items.remote(count) if ray.get(item)) == count
+        return count / (time.perf_counter() - began_at)
 
     async def array(self, count: int) -> float:
         echo, array = self._echo(), numpy.random.rand(ARRAY_BYTES // 8)

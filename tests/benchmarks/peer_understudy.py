@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy
@@ -29,6 +30,7 @@ class Understudy:
     def __init__(self) -> None:
         self._stack = contextlib.AsyncExitStack()
         self._opened: Cluster | None = None
+        self._choir: Cluster | None = None
         self._slowest = 0.0
 
     async def close(self) -> None:
@@ -69,8 +71,50 @@ class Understudy:
                 await reply
         return windows * WINDOW / (time.perf_counter() - began_at)
 
+    async def choir_thousand(self, count: int) -> float:
+        return await self._choir_rate("thousand", count)
+
+    async def choir_two(self, count: int) -> float:
+        return await self._choir_rate("two", count)
+
+    async def _choir_rate(self, name: str, count: int) -> float:
+        if self._choir is None:
+            self._choir = await self._stack.enter_async_context(apps.choir.run())
+        service = self._choir.service(name, Echo)
+        return await gathered_rate(lambda: service.echo(PAYLOAD), count)
+
     async def tell(self, count: int) -> float:
         return await _tell_rate(await self._echo(), count)
+
+    async def stream(self, count: int) -> float:
+        echo = await self._echo()
+        began_at = time.perf_counter()
+        taken = 0
+        async for _ in echo.items(PAYLOAD, count):
+            taken += 1
+        assert taken == count
+        return count / (time.perf_counter() - began_at)
+
+    async def stream_sync(self, count: int) -> float:
+        echo = (await self._cluster()).service("echo", Echo)
+
+        def read() -> float:
+            began_at = time.perf_counter()
+            assert sum(1 for _ in echo.items(PAYLOAD, count)) == count
+            return count / (time.perf_counter() - began_at)
+
+        return await asyncio.to_thread(read)
+
+    async def stream_argument(self, count: int) -> float:
+        echo = await self._echo()
+
+        async def items() -> AsyncIterator[str]:
+            for _ in range(count):
+                yield PAYLOAD
+
+        began_at = time.perf_counter()
+        assert await echo.options(timeout=60).take(items()) == count
+        return count / (time.perf_counter() - began_at)
 
     async def array(self, count: int) -> float:
         echo, array = await self._echo(), numpy.random.rand(ARRAY_BYTES // 8)

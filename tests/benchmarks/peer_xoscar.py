@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy
@@ -23,6 +24,11 @@ class Echo(xoscar.Actor):
 
     def count(self, value: Any) -> None:
         self.counted += 1
+
+    @xoscar.generator
+    async def items(self, count: int) -> AsyncIterator[str]:
+        for _ in range(count):
+            yield PAYLOAD
 
     def total(self) -> int:
         return self.counted
@@ -65,6 +71,15 @@ class Xoscar:
             await echo.count.tell(PAYLOAD)
         while await echo.total() < wanted:  # tells may still be on their way when the first answer comes
             await asyncio.sleep(0)
+        return count / (time.perf_counter() - began_at)
+
+    async def stream(self, count: int) -> float:
+        echo = await self._echo()
+        began_at = time.perf_counter()
+        taken = 0
+        async for _ in await echo.items(count):
+            taken += 1
+        assert taken == count
         return count / (time.perf_counter() - began_at)
 
     async def array(self, count: int) -> float:
