@@ -122,7 +122,7 @@ def draw(found: Mapping[str, Any], folder: Path) -> list[Path]:
 def _source(found: Mapping[str, Any]) -> str:
     machine = found["machine"]
     return (
-        f"Medians of {found['rounds']} interleaved rounds{', small samples' if found['quick'] else ''}; "
+        f"Medians of {found['rounds']} interleaved samples{', small ones' if found['quick'] else ''}; "
         f"{machine['cores']} cores, Python {machine['python']}, Ray {machine['versions']['ray']}, "
         f"{machine['at'][:10]}"
     )
@@ -139,7 +139,7 @@ def _draw_ratios(bars: Sequence[Advantage], source: str, path: Path) -> Path:
     axes.barh(places, [bar.times - 1 for bar in bars], left=1, height=0.6, color=colours)
     least = min(1.0, *(bar.times for bar in bars)) / 2
     most = max(bar.target or 1.0 for bar in bars)
-    most = max(most, *(bar.times for bar in bars)) * 3
+    most = max(most, *(bar.times for bar in bars)) * 8  # room for the words behind the longest bar
     for place, bar in zip(places, bars, strict=True):
         if bar.target is not None:
             axes.plot([bar.target] * 2, [place - 0.42, place + 0.42], color=_INK, linewidth=2.5)
@@ -161,14 +161,14 @@ def _draw_ratios(bars: Sequence[Advantage], source: str, path: Path) -> Path:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} ×")
     axes.grid(axis="x", color="#dddddd")
     axes.set_xlabel("times as good as Ray: rates divided, times divided the other way round (log scale)")
-    axes.set_title("Understudy beside Ray, in one run", loc="left", fontweight="bold")
+    axes.set_title("Understudy beside Ray, in one run\n", loc="left", fontweight="bold")
+    axes.text(0, 1.012, source, transform=axes.transAxes, fontsize=8, color="#777777")
     keys = [(_AHEAD, "ahead, target met or none"), (_MISSED, "ahead, target missed"), (_BEHIND, "behind Ray")]
     handles = [Line2D([], [], color=colour, linewidth=8, label=text) for colour, text in keys]
     mark = Line2D(
         [], [], color=_INK, marker="|", markersize=12, markeredgewidth=2.5, linestyle="", label="target"
     )
     figure.legend(handles=[*handles, mark], loc="outside lower left", ncols=4, frameon=False, fontsize=9)
-    figure.text(0.995, 0.995, source, ha="right", va="top", fontsize=7, color="#777777")
     return _saved(figure, path)
 
 

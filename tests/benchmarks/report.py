@@ -31,8 +31,9 @@ def best(row: Row, who: str, median_by_label: Mapping[str, float]) -> float | No
 
 
 def ratios(row: Row, median_by_label: Mapping[str, float]) -> dict[str, float]:
-    """Our first contestant over each peer's; empty when it has no sample."""
-    ours = next((c.label for c in row.contestants if c.peer == OURS), None)
+    """Our contestant over each peer's: the one that has a target, else our first. Empty without a sample."""
+    ours = next((target.of for target in row.targets), None)
+    ours = ours or next((c.label for c in row.contestants if c.peer == OURS), None)
     if ours not in median_by_label:
         return {}
     return {

@@ -107,7 +107,7 @@ ROWS = (
     ),
     Row(
         "ask-sync",
-        "the same from sync code",
+        "ask between processes from sync code, one after the other",
         "µs",
         (
             Contestant("understudy, result", OURS, "ask_sync"),

@@ -48,6 +48,13 @@ def test_ratios_are_ours_over_theirs() -> None:
     assert report.ratios(ASK, {"ray, get": 500.0}) == {}
 
 
+def test_the_contestant_that_has_the_target_is_compared() -> None:
+    other = Contestant("understudy, replies", "understudy", "replies")
+    row = Row("r", "r", "µs", (*ASK.contestants, other), (Target(other.label, "at most", 5),))
+
+    assert report.ratios(row, {"understudy": 1.0, other.label: 2.0, "ray, get": 4.0}) == {"ray, get": 0.5}
+
+
 def test_targets_say_what_was_reached() -> None:
     result = report.result(ASK, SAMPLES)
 
