@@ -29,11 +29,11 @@ class Harness:
         self._rounds = rounds
         self._is_quick = is_quick
         self._workers: dict[str, Worker] = {}
+        self._lives = 0
         self._scratch = Path(tempfile.mkdtemp(prefix="us-bench-"))
         # Our sockets and Ray's have little room for their paths.
         self._environment = {
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
-            "UNDERSTUDY_RUN_ROOT": str(self._scratch / "run"),
             "RAY_TMPDIR": str(self._scratch / "ray"),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
@@ -97,7 +97,13 @@ class Harness:
     def _worker(self, peer: str) -> Worker:
         worker = self._workers.get(peer)
         if worker is None or not worker.is_alive:
-            worker = self._workers[peer] = Worker(peer, self._scratch / f"{peer}.log", self._environment)
+            self._lives += 1
+            # What one life left behind, for it was killed, is nothing that the next may stumble over.
+            environment = {
+                **self._environment,
+                "UNDERSTUDY_RUN_ROOT": str(self._scratch / f"run{self._lives}"),
+            }
+            worker = self._workers[peer] = Worker(peer, self._scratch / f"{peer}.log", environment)
         return worker
 
     def _close(self, peers: Iterable[str]) -> None:

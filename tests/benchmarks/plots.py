@@ -174,6 +174,7 @@ def _draw_ratios(bars: Sequence[Advantage], source: str, path: Path) -> Path:
 
 def _draw_sweeps(results: Sequence[Mapping[str, Any]], source: str, path: Path) -> Path:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(5.2 * len(results), 4.6), dpi=_DPI, layout="constrained")
     for axes, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
@@ -186,6 +187,7 @@ def _draw_sweeps(results: Sequence[Mapping[str, Any]], source: str, path: Path) 
             result["points"], [words(at, is_bytes=is_bytes) for at in result["points"]], fontsize=8
         )
         axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
         axes.yaxis.set_minor_formatter(lambda value, _: "")
         axes.set_title(result["title"], loc="left", fontsize=11, fontweight="bold")

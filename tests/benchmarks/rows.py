@@ -51,8 +51,8 @@ class Row:
     """Whether a first, small sample of everyone is thrown away."""
     starts_fresh: bool = False
     """Whether peers of earlier rows, and what they run, must be gone."""
-    limit: float = 60.0
-    """Seconds one sample may take."""
+    limit: float = 120.0
+    """Seconds one sample may take, what it has to start first included."""
 
     @property
     def peers(self) -> set[str]:
@@ -234,7 +234,6 @@ ROWS = (
         (Target("the slowest", "ratio at most", 2, "the first"),),
         count=20,
         quick_count=3,
-        limit=120.0,
     ),
     Row(
         "kill-heavy",
@@ -267,7 +266,6 @@ ROWS = (
         (Target("understudy", "at most", 0),),
         count=10,
         quick_count=1,
-        limit=90.0,
     ),
     Row(
         "crowd",
@@ -295,7 +293,7 @@ ROWS = (
     ),
     Row(
         "idle-cpu",
-        "CPU of a process whose actors have nothing to do",
+        "CPU of a process with an idle actor",
         "% of a core",
         (
             Contestant("understudy, per host", OURS, "idle"),
@@ -328,7 +326,6 @@ ROWS = (
         ),
         (Target("understudy up, 3 hosts", "above by at most", 1.5, "ray.init"),),
         starts_fresh=True,
-        limit=120.0,
     ),
     Row(
         "ps",

@@ -30,7 +30,7 @@ class Sweep:
     contestants: tuple[Contestant, ...]
     points: tuple[Point, ...]
     starts_fresh: bool = False
-    limit: float = 60.0
+    limit: float = 120.0
 
     @property
     def peers(self) -> set[str]:
