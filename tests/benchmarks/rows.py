@@ -350,7 +350,8 @@ ROWS = (
         "µs",
         (
             Contestant("understudy", OURS, "local_ask"),
-            Contestant("pykka", "pykka", "ask"),
+            Contestant("pykka, bare messages", "pykka", "ask"),
+            Contestant("pykka, method calls", "pykka", "ask_proxy"),
         ),
         (Target("understudy", "ratio at most", 0.5, "pykka"),),
         count=5000,
@@ -364,7 +365,8 @@ ROWS = (
         "tells/s",
         (
             Contestant("understudy", OURS, "local_tell"),
-            Contestant("pykka", "pykka", "tell"),
+            Contestant("pykka, bare messages", "pykka", "tell"),
+            Contestant("pykka, method calls", "pykka", "tell_proxy"),
         ),
         (Target("understudy", "ratio at least", 5, "pykka"),),
         count=20_000,
