@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from actors import Actor
 from supervisors import App, Cluster, Service
+from tests.benchmarks.arrays import Array, glance
 
 
 class Echo(Actor):
@@ -20,6 +21,9 @@ class Echo(Actor):
 
     async def echo(self, value: Any) -> Any:
         return value
+
+    async def glance(self, array: Array) -> float:
+        return glance(array)
 
     async def count(self, value: Any) -> None:
         self.counted += 1
@@ -39,6 +43,13 @@ class Echo(Actor):
 
     async def fail(self) -> None:
         raise ValueError("a bug")
+
+
+class Plain(Actor):
+    """Works on a thread that it is lent."""
+
+    def echo(self, value: Any) -> Any:
+        return value
 
 
 class Heavy(Echo):
@@ -67,9 +78,11 @@ stage = App(
     name="bench",
 )
 
+CHOIRS = (1, 2, 10, 100, 1000)
+
 choir = App(
-    Service("thousand", Echo, size=1000, per_host=500),
-    Service("two", Echo, size=2, per_host=1),
+    # Each in two processes, one singer apart.
+    *(Service(f"choir-{size}", Echo, size=size, per_host=max(1, size // 2)) for size in CHOIRS),
     name="bench-choir",
 )
 

@@ -1,4 +1,4 @@
-"""The harness: runs rows, every round each contestant once, and owns the peers' processes."""
+"""The harness: runs rows and sweeps, every round each contestant once, and owns the peers' processes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.benchmarks import report
 from tests.benchmarks.rows import OURS, Contestant, Row
+from tests.benchmarks.sweeps import Sweep
 from tests.benchmarks.worker import ROOT, Worker, WorkerError
 
 _PACKAGES = ("ray", "pynng", "xoscar", "pykka", "numpy", "uvloop", "cloudpickle")
@@ -28,11 +29,11 @@ class Harness:
         self._rounds = rounds
         self._is_quick = is_quick
         self._workers: dict[str, Worker] = {}
+        self._lives = 0
         self._scratch = Path(tempfile.mkdtemp(prefix="us-bench-"))
         # Our sockets and Ray's have little room for their paths.
         self._environment = {
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
-            "UNDERSTUDY_RUN_ROOT": str(self._scratch / "run"),
             "RAY_TMPDIR": str(self._scratch / "ray"),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
@@ -46,33 +47,63 @@ class Harness:
 
     def run(self, row: Row) -> dict[str, Any]:
         """One row's result."""
-        self._close(set(self._workers) if row.starts_fresh else set(self._workers) - row.peers)
-        taking_part = [contestant for contestant in row.contestants if not _is_missing(contestant.peer)]
+        self._make_room(row)
+        taking_part = _present(row)
         samples: dict[str, list[float]] = {contestant.label: [] for contestant in taking_part}
         count = row.quick_count if self._is_quick else row.count
         if row.warms_up:
             for contestant in taking_part:
-                self._sample(row, contestant, max(1, count // 4), "warm-up")
+                self._sample(row, contestant, (max(1, count // 4),), "warm-up")
         for number in range(1, self._rounds + 1):
             for contestant in taking_part:
-                found = self._sample(row, contestant, count, f"round {number} of {self._rounds}")
+                found = self._sample(row, contestant, (count,), f"round {number} of {self._rounds}")
                 if found is not None:
                     samples[contestant.label].append(found)
         return report.result(row, samples)
 
-    def _sample(self, row: Row, contestant: Contestant, count: int, when: str) -> float | None:
+    def sweep(self, sweep: Sweep) -> dict[str, Any]:
+        """One sweep's result: every round goes through all points, and at each all contestants take turns."""
+        self._make_room(sweep)
+        taking_part = _present(sweep)
+        samples: dict[str, list[list[float]]] = {
+            each.label: [[] for _ in sweep.points] for each in taking_part
+        }
+        for number in range(self._rounds + 1):
+            when = f"round {number} of {self._rounds}" if number else "warm-up"
+            for place, point in enumerate(sweep.points):
+                count = sweep.count_at(point, is_quick=self._is_quick or not number)
+                for contestant in taking_part:
+                    found = self._sample(sweep, contestant, (count, point.at), f"at {point.at:,}, {when}")
+                    if found is not None and number:
+                        samples[contestant.label][place].append(found)
+        return report.sweep_result(sweep, samples)
+
+    def _make_room(self, each: Row | Sweep) -> None:
+        self._close(set(self._workers) if each.starts_fresh else set(self._workers) - each.peers)
+
+    def _sample(
+        self, each: Row | Sweep, contestant: Contestant, arguments: tuple[int, ...], when: str
+    ) -> float | None:
         try:
-            found = self._worker(contestant.peer).sample(contestant.action, count, row.limit)
+            found = self._worker(contestant.peer).sample(
+                contestant.action, (*arguments, *contestant.arguments), each.limit
+            )
         except WorkerError as error:
-            progress(f"{row.key}, {when}: {contestant.label} failed: {error}")
+            progress(f"{each.key}, {when}: {contestant.label} failed: {error}")
             return None
-        progress(f"{row.key}, {when}: {contestant.label} {report.number(found)} {row.unit}")
+        progress(f"{each.key}, {when}: {contestant.label} {report.number(found)} {each.unit}")
         return found
 
     def _worker(self, peer: str) -> Worker:
         worker = self._workers.get(peer)
         if worker is None or not worker.is_alive:
-            worker = self._workers[peer] = Worker(peer, self._scratch / f"{peer}.log", self._environment)
+            self._lives += 1
+            # What one life left behind, for it was killed, is nothing that the next may stumble over.
+            environment = {
+                **self._environment,
+                "UNDERSTUDY_RUN_ROOT": str(self._scratch / f"run{self._lives}"),
+            }
+            worker = self._workers[peer] = Worker(peer, self._scratch / f"{peer}.log", environment)
         return worker
 
     def _close(self, peers: Iterable[str]) -> None:
@@ -80,9 +111,13 @@ class Harness:
             self._workers.pop(peer).close()
 
 
-def missing_peers(rows: Iterable[Row]) -> list[str]:
+def missing_peers(rows: Iterable[Row | Sweep]) -> list[str]:
     """Peers of *rows* whose package is not installed."""
     return sorted({peer for row in rows for peer in row.peers if _is_missing(peer)})
+
+
+def _present(each: Row | Sweep) -> list[Contestant]:
+    return [contestant for contestant in each.contestants if not _is_missing(contestant.peer)]
 
 
 def _is_missing(peer: str) -> bool:

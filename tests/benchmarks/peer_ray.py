@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy
 import ray
 
-from tests.benchmarks.timing import ask_us, gathered_rate, seconds_until
-from tests.benchmarks.worker import ARRAY_BYTES, PAYLOAD, WINDOW, serve
+from tests.benchmarks.arrays import Array, filled, glance
+from tests.benchmarks.load import busy_cores
+from tests.benchmarks.processes import idle_percent
+from tests.benchmarks.timing import ask_p99_us, ask_us, callers_us, gathered_rate, p99, seconds_until
+from tests.benchmarks.worker import PAYLOAD, WINDOW, serve
 
 _ALONE = """
 import ray
@@ -41,6 +43,9 @@ class Echo:
 
     def echo(self, value: Any) -> Any:
         return value
+
+    def glance(self, array: Array) -> float:
+        return glance(array)
 
     def count(self, value: Any) -> None:
         self.counted += 1
@@ -83,6 +88,20 @@ class Ray:
             ray.get(echo.echo.remote(PAYLOAD))
         return (time.perf_counter() - began_at) / count * 1e6
 
+    async def ask_p99_await(self, count: int) -> float:
+        echo = self._echo()
+        with busy_cores(0.5):
+            return await ask_p99_us(lambda: echo.echo.remote(PAYLOAD), count)
+
+    async def ask_p99_get(self, count: int) -> float:
+        echo, took = self._echo(), []
+        with busy_cores(0.5):
+            for _ in range(count):
+                began_at = time.perf_counter()
+                ray.get(echo.echo.remote(PAYLOAD))
+                took.append(time.perf_counter() - began_at)
+        return p99(took) * 1e6
+
     async def in_flight_gather(self, count: int) -> float:
         echo = self._echo()
         return await gathered_rate(lambda: _awaited(echo.echo.remote(PAYLOAD)), count)
@@ -95,11 +114,22 @@ class Ray:
         return windows * WINDOW / (time.perf_counter() - began_at)
 
     async def tell(self, count: int) -> float:
+        """All at once."""
+        return self._tell_rate(count, count)
+
+    async def tell_windows(self, count: int) -> float:
+        """As many at a time as the other rows have in flight."""
+        return self._tell_rate(count, WINDOW)
+
+    def _tell_rate(self, count: int, window: int) -> float:
         echo = self._echo()
         wanted = ray.get(echo.total.remote()) + count
         began_at = time.perf_counter()
-        for _ in range(count):
-            echo.count.remote(PAYLOAD)
+        for start in range(0, count, window):
+            # The refs are dropped: only the last one's answer is waited for, calls are handled in order.
+            for _ in range(min(window, count - start)):
+                last = echo.count.remote(PAYLOAD)
+            ray.wait([last])
         total = ray.get(echo.total.remote())
         took = time.perf_counter() - began_at
         assert total == wanted, f"{total} of {wanted} calls were handled"
@@ -121,14 +151,37 @@ class Ray:
         assert sum(1 for item in items.remote(count) if ray.get(item)) == count
         return count / (time.perf_counter() - began_at)
 
-    async def array(self, count: int) -> float:
-        echo, array = self._echo(), numpy.random.rand(ARRAY_BYTES // 8)
+    async def array_taken(self, count: int, size: int) -> float:
+        echo, array = self._echo(), filled(size)
+        expected = glance(array)
         began_at = time.perf_counter()
         for _ in range(count):
-            assert ray.get(echo.echo.remote(array)).shape == array.shape
-        return 2 * count * ARRAY_BYTES / 1e6 / (time.perf_counter() - began_at)
+            assert ray.get(echo.glance.remote(array)) == expected
+        return count * size / 1e6 / (time.perf_counter() - began_at)
+
+    async def array_echoed(self, count: int, size: int) -> float:
+        echo, array = self._echo(), filled(size)
+        expected = glance(array)
+        began_at = time.perf_counter()
+        for _ in range(count):
+            assert glance(ray.get(echo.echo.remote(array))) == expected
+        return 2 * count * size / 1e6 / (time.perf_counter() - began_at)
+
+    async def echo_bytes(self, count: int, size: int) -> float:
+        echo, payload = self._echo(), bytes(size)
+        began_at = time.perf_counter()
+        for _ in range(count):
+            assert len(ray.get(echo.echo.remote(payload))) == size
+        return (time.perf_counter() - began_at) / count * 1e6
+
+    async def callers(self, count: int, callers: int) -> float:
+        echo = self._echo()
+        return await callers_us(lambda: echo.echo.remote(PAYLOAD), count, callers)
 
     # -- lives -------------------------------------------------------------------------------
+
+    async def idle(self, count: int) -> float:
+        return await idle_percent([ray.get(self._echo().pid.remote())], count)
 
     async def create(self, count: int) -> float:
         _start()

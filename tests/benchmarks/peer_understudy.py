@@ -15,15 +15,23 @@ import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
-import numpy
-
 from actors import ActorSystem, Ref
 from actors.errors import ActorError, Unavailable
-from supervisors import Cluster, DynamicSupervisor
+from supervisors import Cluster, DynamicSupervisor, ServiceRef, connect
 from tests.benchmarks import apps
-from tests.benchmarks.apps import Echo
-from tests.benchmarks.timing import ask_us, gathered_rate, seconds_until
-from tests.benchmarks.worker import ARRAY_BYTES, PAYLOAD, ROOT, WINDOW, serve
+from tests.benchmarks.apps import Echo, Plain
+from tests.benchmarks.load import busy_cores
+from tests.benchmarks.processes import idle_percent, thread_count
+from tests.benchmarks.timing import (
+    ask_p99_us,
+    ask_us,
+    callers_us,
+    echoed_rate,
+    gathered_rate,
+    seconds_until,
+    taken_rate,
+)
+from tests.benchmarks.worker import PAYLOAD, ROOT, WINDOW, serve
 
 
 class Understudy:
@@ -54,6 +62,15 @@ class Understudy:
         echo = (await self._cluster()).service("echo", Echo)
         return await ask_us(lambda: echo.echo(PAYLOAD), count)
 
+    async def ask_sync(self, count: int) -> float:
+        await self._cluster()
+        return await asyncio.to_thread(_sync_ask_us, count)
+
+    async def ask_p99(self, count: int) -> float:
+        echo = await self._echo()
+        with busy_cores(0.5):
+            return await ask_p99_us(lambda: echo.echo(PAYLOAD), count)
+
     async def in_flight_gather(self, count: int) -> float:
         echo = await self._echo()
         return await gathered_rate(lambda: echo.echo(PAYLOAD), count)
@@ -71,17 +88,21 @@ class Understudy:
                 await reply
         return windows * WINDOW / (time.perf_counter() - began_at)
 
-    async def choir_thousand(self, count: int) -> float:
-        return await self._choir_rate("thousand", count)
+    async def choir_ask(self, count: int, size: int) -> float:
+        service = await self._singers(size)
+        return await ask_us(lambda: service.echo(PAYLOAD), count)
 
-    async def choir_two(self, count: int) -> float:
-        return await self._choir_rate("two", count)
+    async def choir_in_flight(self, count: int, size: int) -> float:
+        service = await self._singers(size)
+        return await gathered_rate(lambda: service.echo(PAYLOAD), count)
 
-    async def _choir_rate(self, name: str, count: int) -> float:
+    async def choir_in_flight_us(self, count: int, size: int) -> float:
+        return 1e6 / await self.choir_in_flight(count, size)
+
+    async def _singers(self, size: int) -> ServiceRef[Echo]:
         if self._choir is None:
             self._choir = await self._stack.enter_async_context(apps.choir.run())
-        service = self._choir.service(name, Echo)
-        return await gathered_rate(lambda: service.echo(PAYLOAD), count)
+        return self._choir.service(f"choir-{size}", Echo)
 
     async def tell(self, count: int) -> float:
         return await _tell_rate(await self._echo(), count)
@@ -116,12 +137,24 @@ class Understudy:
         assert await echo.options(timeout=60).take(items()) == count
         return count / (time.perf_counter() - began_at)
 
-    async def array(self, count: int) -> float:
-        echo, array = await self._echo(), numpy.random.rand(ARRAY_BYTES // 8)
+    async def array_taken(self, count: int, size: int) -> float:
+        echo = await self._echo()
+        return await taken_rate(echo.glance, count, size)
+
+    async def array_echoed(self, count: int, size: int) -> float:
+        echo = await self._echo()
+        return await echoed_rate(echo.echo, count, size)
+
+    async def echo_bytes(self, count: int, size: int) -> float:
+        echo, payload = await self._echo(), bytes(size)
         began_at = time.perf_counter()
         for _ in range(count):
-            assert (await echo.echo(array)).shape == array.shape
-        return 2 * count * ARRAY_BYTES / 1e6 / (time.perf_counter() - began_at)
+            assert len(await echo.echo(payload)) == size
+        return (time.perf_counter() - began_at) / count * 1e6
+
+    async def callers(self, count: int, callers: int) -> float:
+        echo = await self._echo()
+        return await callers_us(lambda: echo.echo(PAYLOAD), count, callers)
 
     # -- lives -------------------------------------------------------------------------------
 
@@ -220,6 +253,10 @@ class Understudy:
         assert asked > count * 10, f"only {asked} asks"
         return failed
 
+    async def idle(self, count: int) -> float:
+        found = await (await self._cluster()).ps()
+        return await idle_percent({row["pid"] for row in found["members"]}, count)
+
     # -- whole processes ---------------------------------------------------------------------
 
     async def up(self, count: int) -> float:
@@ -232,15 +269,9 @@ class Understudy:
 
     async def ps_busy(self, count: int) -> float:
         await self._cluster()
-        spin = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
-        busy = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(os.cpu_count() or 1)]
-        try:
+        with busy_cores(1.0):
             await asyncio.sleep(0.5)
             return statistics.median([_ps_ms() for _ in range(count)])
-        finally:
-            for process in busy:
-                process.kill()
-                process.wait()
 
     # -- in one process ----------------------------------------------------------------------
 
@@ -249,6 +280,15 @@ class Understudy:
             echo = system.spawn(Echo)
             await echo.wait_started()
             return await ask_us(lambda: echo.echo(PAYLOAD), count)
+
+    async def crowd_threads(self, count: int) -> float:
+        async with ActorSystem() as system:
+            refs = [system.spawn(Plain) for _ in range(count)]
+            for start in range(0, count, WINDOW):
+                for reply in [ref.echo(PAYLOAD) for ref in refs[start : start + WINDOW]]:
+                    assert await reply == PAYLOAD
+            await asyncio.sleep(10)
+            return thread_count(os.getpid())
 
     async def crowd(self, count: int) -> float:
         return await _crowd_ms(count)
@@ -272,6 +312,17 @@ class Understudy:
     async def local_tell(self, count: int) -> float:
         async with ActorSystem() as system:
             return await _tell_rate(system.spawn(Echo), count)
+
+
+def _sync_ask_us(count: int) -> float:
+    """As a program without a loop asks: a system on a thread of its own, `.result()` on this one."""
+    with connect(apps.stage.name) as cluster:
+        echo = cluster.service("echo", Echo).member(0)
+        echo.echo(PAYLOAD).result()  # the way there is open
+        began_at = time.perf_counter()
+        for _ in range(count):
+            echo.echo(PAYLOAD).result()
+        return (time.perf_counter() - began_at) / count * 1e6
 
 
 async def _tell_rate(echo: Ref[Echo], count: int) -> float:

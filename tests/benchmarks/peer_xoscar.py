@@ -7,11 +7,11 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import numpy
 import xoscar
 
-from tests.benchmarks.timing import ask_us, gathered_rate
-from tests.benchmarks.worker import ARRAY_BYTES, PAYLOAD, serve
+from tests.benchmarks.arrays import Array, glance
+from tests.benchmarks.timing import ask_us, echoed_rate, gathered_rate, taken_rate
+from tests.benchmarks.worker import PAYLOAD, serve
 
 
 class Echo(xoscar.Actor):
@@ -21,6 +21,9 @@ class Echo(xoscar.Actor):
 
     def echo(self, value: Any) -> Any:
         return value
+
+    def glance(self, array: Array) -> float:
+        return glance(array)
 
     def count(self, value: Any) -> None:
         self.counted += 1
@@ -82,12 +85,13 @@ class Xoscar:
         assert taken == count
         return count / (time.perf_counter() - began_at)
 
-    async def array(self, count: int) -> float:
-        echo, array = await self._echo(), numpy.random.rand(ARRAY_BYTES // 8)
-        began_at = time.perf_counter()
-        for _ in range(count):
-            assert (await echo.echo(array)).shape == array.shape
-        return 2 * count * ARRAY_BYTES / 1e6 / (time.perf_counter() - began_at)
+    async def array_taken(self, count: int, size: int) -> float:
+        echo = await self._echo()
+        return await taken_rate(echo.glance, count, size)
+
+    async def array_echoed(self, count: int, size: int) -> float:
+        echo = await self._echo()
+        return await echoed_rate(echo.echo, count, size)
 
 
 if __name__ == "__main__":

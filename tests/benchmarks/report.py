@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tests.benchmarks.rows import OURS, Row, Target
+from tests.benchmarks.sweeps import Sweep
 
 Samples = Mapping[str, Sequence[float]]
 """By contestant's label, a sample per round."""
@@ -30,8 +31,9 @@ def best(row: Row, who: str, median_by_label: Mapping[str, float]) -> float | No
 
 
 def ratios(row: Row, median_by_label: Mapping[str, float]) -> dict[str, float]:
-    """Our first contestant over each peer's; empty when it has no sample."""
-    ours = next((c.label for c in row.contestants if c.peer == OURS), None)
+    """Our contestant over each peer's: the one that has a target, else our first. Empty without a sample."""
+    ours = next((target.of for target in row.targets), None)
+    ours = ours or next((c.label for c in row.contestants if c.peer == OURS), None)
     if ours not in median_by_label:
         return {}
     return {
@@ -47,7 +49,15 @@ def verdict(row: Row, target: Target, median_by_label: Mapping[str, float]) -> d
     met = None
     if value is not None:
         met = value >= target.limit if target.kind == "ratio at least" else value <= target.limit
-    return {"of": target.of, "text": _wanted(row, target), "value": value, "met": met}
+    return {
+        "of": target.of,
+        "kind": target.kind,
+        "limit": target.limit,
+        "against": target.against,
+        "text": _wanted(row, target),
+        "value": value,
+        "met": met,
+    }
 
 
 def _reached(row: Row, target: Target, median_by_label: Mapping[str, float]) -> float | None:
@@ -79,11 +89,40 @@ def result(row: Row, samples: Samples) -> dict[str, Any]:
         "key": row.key,
         "title": row.title,
         "unit": row.unit,
+        "peers": {contestant.label: contestant.peer for contestant in row.contestants},
         "samples": {label: list(values) for label, values in samples.items()},
         "medians": median_by_label,
         "ratios": ratios(row, median_by_label),
         "targets": [verdict(row, target, median_by_label) for target in row.targets],
     }
+
+
+def sweep_result(sweep: Sweep, samples: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:
+    """One sweep as plain data; *samples* of each contestant are in the order of the points."""
+    return {
+        "key": sweep.key,
+        "title": sweep.title,
+        "x": sweep.x,
+        "unit": sweep.unit,
+        "points": [point.at for point in sweep.points],
+        "samples": {label: [list(values) for values in each] for label, each in samples.items()},
+        "medians": {
+            label: [statistics.median(values) if values else None for values in each]
+            for label, each in samples.items()
+        },
+    }
+
+
+def sweep_table(result: Mapping[str, Any]) -> str:
+    """Its title, what grows, and a line per contestant."""
+    head = (f"  {result['x']}", *(f"{at:,}" for at in result["points"]), "")
+    lines = [
+        (f"  {label}", *("-" if each is None else number(each) for each in found), "")
+        for label, found in result["medians"].items()
+    ]
+    widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
+    shown = [_aligned(line, widths) for line in (head, *lines)]
+    return "\n".join((f"{result['key']}: {result['title']}, {result['unit']}", *shown))
 
 
 def table(results: Iterable[Mapping[str, Any]]) -> str:

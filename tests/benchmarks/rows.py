@@ -21,6 +21,8 @@ class Contestant:
     peer: str
     """Which peer's process takes the orders: `tests.benchmarks.peer_<peer>`."""
     action: str
+    arguments: tuple[int, ...] = ()
+    """What the action is given beside its count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,36 @@ class Row:
     """Whether a first, small sample of everyone is thrown away."""
     starts_fresh: bool = False
     """Whether peers of earlier rows, and what they run, must be gone."""
-    limit: float = 60.0
-    """Seconds one sample may take."""
+    limit: float = 120.0
+    """Seconds one sample may take, what it has to start first included."""
 
     @property
     def peers(self) -> set[str]:
         return {contestant.peer for contestant in self.contestants}
+
+
+_ARRAY_TITLES = {"taken": "one way, read and answered", "echoed": "there and back, read"}
+
+
+def _array(megabytes: int, how: Literal["taken", "echoed"]) -> Row:
+    size = megabytes * 1_000_000
+    return Row(
+        f"array-{megabytes}-{how}",
+        f"{megabytes} MB array {_ARRAY_TITLES[how]}",
+        "MB/s",
+        (
+            Contestant("understudy", OURS, f"array_{how}", (size,)),
+            Contestant("ray", "ray", f"array_{how}", (size,)),
+            Contestant("xoscar", "xoscar", f"array_{how}", (size,)),
+        ),
+        (
+            Target("understudy", "ratio at least", 3, "ray"),
+            Target("understudy", "ratio at least", 2, "xoscar"),
+        ),
+        count=20 if megabytes < 10 else 5,
+        quick_count=3,
+        warms_up=True,
+    )
 
 
 ROWS = (
@@ -71,11 +97,39 @@ ROWS = (
             Contestant("pynng, blocking", "pynng", "ask"),
         ),
         (
-            Target("understudy", "ratio at most", 0.5, "ray"),
-            Target("understudy", "ratio at most", 2.5, "pynng"),
+            Target("understudy", "ratio at most", 0.33, "ray"),
+            Target("understudy", "ratio at most", 1.6, "pynng"),
+            Target("understudy", "ratio at most", 1.0, "xoscar"),
         ),
         count=1000,
         quick_count=200,
+        warms_up=True,
+    ),
+    Row(
+        "ask-sync",
+        "ask between processes from sync code, one after the other",
+        "µs",
+        (
+            Contestant("understudy, result", OURS, "ask_sync"),
+            Contestant("ray, get", "ray", "ask_get"),
+        ),
+        (Target("understudy, result", "ratio at most", 0.3, "ray"),),
+        count=1000,
+        quick_count=200,
+        warms_up=True,
+    ),
+    Row(
+        "ask-loaded",
+        "99th percentile of asks, every core half busy",
+        "µs",
+        (
+            Contestant("understudy", OURS, "ask_p99"),
+            Contestant("ray, await", "ray", "ask_p99_await"),
+            Contestant("ray, get", "ray", "ask_p99_get"),
+        ),
+        (Target("understudy", "ratio at most", 1.0, "ray"),),
+        count=3000,
+        quick_count=300,
         warms_up=True,
     ),
     Row(
@@ -91,8 +145,8 @@ ROWS = (
             Contestant("xoscar, gather", "xoscar", "in_flight"),
         ),
         (
-            Target("understudy, replies", "ratio at least", 15, "ray"),
-            Target("understudy, replies", "ratio at least", 8, "xoscar"),
+            Target("understudy, replies", "ratio at least", 40, "ray"),
+            Target("understudy, replies", "ratio at least", 20, "xoscar"),
         ),
         count=10_000,
         quick_count=2000,
@@ -103,8 +157,8 @@ ROWS = (
         "1,000 asks in flight through a service ref, members in 2 processes",
         "calls/s",
         (
-            Contestant("1,000 members", OURS, "choir_thousand"),
-            Contestant("2 members", OURS, "choir_two"),
+            Contestant("1,000 members", OURS, "choir_in_flight", (1000,)),
+            Contestant("2 members", OURS, "choir_in_flight", (2,)),
         ),
         (Target("1,000 members", "ratio at least", 0.8, "2 members"),),
         count=10_000,
@@ -119,8 +173,10 @@ ROWS = (
         (
             Contestant("understudy", OURS, "tell"),
             Contestant("ray, calls", "ray", "tell"),
+            Contestant("ray, 1,000 at a time", "ray", "tell_windows"),
             Contestant("xoscar", "xoscar", "tell"),
         ),
+        (Target("understudy", "ratio at least", 100, "ray"),),
         count=20_000,
         quick_count=2000,
         warms_up=True,
@@ -145,19 +201,7 @@ ROWS = (
         quick_count=2000,
         warms_up=True,
     ),
-    Row(
-        "array",
-        "8 MB array there and back (16 MB)",
-        "MB/s",
-        (
-            Contestant("understudy", OURS, "array"),
-            Contestant("ray", "ray", "array"),
-            Contestant("xoscar", "xoscar", "array"),
-        ),
-        count=10,
-        quick_count=3,
-        warms_up=True,
-    ),
+    *(_array(megabytes, how) for megabytes in (8, 64) for how in ("taken", "echoed")),
     Row(
         "create",
         "8 actors created, each has answered",
@@ -190,7 +234,6 @@ ROWS = (
         (Target("the slowest", "ratio at most", 2, "the first"),),
         count=20,
         quick_count=3,
-        limit=120.0,
     ),
     Row(
         "kill-heavy",
@@ -223,7 +266,6 @@ ROWS = (
         (Target("understudy", "at most", 0),),
         count=10,
         quick_count=1,
-        limit=90.0,
     ),
     Row(
         "crowd",
@@ -250,6 +292,30 @@ ROWS = (
         starts_fresh=True,
     ),
     Row(
+        "idle-cpu",
+        "CPU of a process with an idle actor",
+        "% of a core",
+        (
+            Contestant("understudy, per host", OURS, "idle"),
+            Contestant("ray, actor", "ray", "idle"),
+        ),
+        (Target("understudy, per host", "above by at most", 0.3, "ray"),),
+        count=10,
+        quick_count=2,
+        warms_up=True,
+        starts_fresh=True,
+    ),
+    Row(
+        "crowd-threads",
+        "threads 10 s after 10,000 actors with `def` handlers had a call each",
+        "threads",
+        (Contestant("understudy", OURS, "crowd_threads"),),
+        (Target("understudy", "at most", 64),),
+        count=10_000,
+        quick_count=1000,
+        starts_fresh=True,
+    ),
+    Row(
         "up",
         "from nothing to the first answer",
         "s",
@@ -260,7 +326,6 @@ ROWS = (
         ),
         (Target("understudy up, 3 hosts", "above by at most", 1.5, "ray.init"),),
         starts_fresh=True,
-        limit=120.0,
     ),
     Row(
         "ps",
@@ -285,9 +350,10 @@ ROWS = (
         "µs",
         (
             Contestant("understudy", OURS, "local_ask"),
-            Contestant("pykka", "pykka", "ask"),
+            Contestant("pykka, bare messages", "pykka", "ask"),
+            Contestant("pykka, method calls", "pykka", "ask_proxy"),
         ),
-        (Target("understudy", "ratio at most", 1.0, "pykka"),),
+        (Target("understudy", "ratio at most", 0.5, "pykka"),),
         count=5000,
         quick_count=500,
         warms_up=True,
@@ -299,8 +365,10 @@ ROWS = (
         "tells/s",
         (
             Contestant("understudy", OURS, "local_tell"),
-            Contestant("pykka", "pykka", "tell"),
+            Contestant("pykka, bare messages", "pykka", "tell"),
+            Contestant("pykka, method calls", "pykka", "tell_proxy"),
         ),
+        (Target("understudy", "ratio at least", 5, "pykka"),),
         count=20_000,
         quick_count=2000,
         warms_up=True,

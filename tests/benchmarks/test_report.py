@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.benchmarks import report
 from tests.benchmarks.rows import ROWS, Contestant, Row, Target
+from tests.benchmarks.sweeps import Point, Sweep
 
 ASK = Row(
     "ask",
@@ -16,6 +17,7 @@ ASK = Row(
     ),
     (Target("understudy", "ratio at most", 0.5, "ray"), Target("understudy", "above by at most", 1, "ray")),
 )
+SWEEP = Sweep("s", "Callers", "callers", "µs", ASK.contestants, (Point(1, 10), Point(1000, 10)))
 SAMPLES = {"understudy": [300.0, 100.0, 200.0], "ray, await": [1000.0], "ray, get": [500.0]}
 
 
@@ -44,6 +46,13 @@ def test_a_contestant_may_be_compared_with_by_name() -> None:
 def test_ratios_are_ours_over_theirs() -> None:
     assert report.ratios(ASK, report.medians(SAMPLES)) == {"ray, await": 0.2, "ray, get": 0.4}
     assert report.ratios(ASK, {"ray, get": 500.0}) == {}
+
+
+def test_the_contestant_that_has_the_target_is_compared() -> None:
+    other = Contestant("understudy, replies", "understudy", "replies")
+    row = Row("r", "r", "µs", (*ASK.contestants, other), (Target(other.label, "at most", 5),))
+
+    assert report.ratios(row, {"understudy": 1.0, other.label: 2.0, "ray, get": 4.0}) == {"ray, get": 0.5}
 
 
 def test_targets_say_what_was_reached() -> None:
@@ -83,3 +92,32 @@ def test_targets_name_contestants_and_peers_of_their_row() -> None:
         for target in row.targets:
             assert target.of in labels
             assert target.against is None or target.against in row.peers | set(labels)
+
+
+def test_a_sweep_keeps_what_it_has_at_each_point() -> None:
+    found = report.sweep_result(SWEEP, {"understudy": [[3.0, 1.0, 2.0], []], "ray, get": [[5.0], [7.0]]})
+
+    assert found["points"] == [1, 1000]
+    assert found["medians"] == {"understudy": [2.0, None], "ray, get": [5.0, 7.0]}
+
+
+def test_the_table_of_a_sweep_has_a_column_for_each_point() -> None:
+    found = report.sweep_result(SWEEP, {"understudy": [[3.0], []], "ray, get": [[5.0], [7000.0]]})
+    lines = report.sweep_table(found).splitlines()
+
+    assert lines[0] == "s: Callers, µs"
+    assert lines[1].split() == ["callers", "1", "1,000"]
+    assert lines[2].split() == ["understudy", "3", "-"]
+    assert lines[3].split()[-2:] == ["5", "7,000"]
+    assert len({len(line) for line in lines[1:]}) == 1
+
+
+def test_a_result_says_whose_each_label_is() -> None:
+    """So that it can be drawn when the rows have changed since."""
+    found = report.result(ASK, SAMPLES)
+
+    assert found["peers"] == {"understudy": "understudy", "ray, await": "ray", "ray, get": "ray"}
+    assert [(each["kind"], each["limit"], each["against"]) for each in found["targets"]] == [
+        ("ratio at most", 0.5, "ray"),
+        ("above by at most", 1, "ray"),
+    ]

@@ -1,7 +1,7 @@
 """
 Workers: a peer in a process of its own, and the harness's end of it.
 
-An order is a JSON line on stdin, `{"action": …, "count": …}`; the answer a line with
+An order is a JSON line on stdin, `{"action": …, "arguments": […]}`; the answer a line with
 `sample` or `error`. The end of stdin ends the peer and all it started, also in the
 middle of an order.
 """
@@ -16,7 +16,7 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -25,14 +25,13 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 PAYLOAD = "x" * 50
 WINDOW = 1000
-ARRAY_BYTES = 8_000_000
 
 _CLOSE_LIMITS = (30.0, 10.0)
 """Seconds for an end in order, then for one after SIGTERM."""
 
 
 class Peer(Protocol):
-    """An object whose methods are the actions: `async def action(count) -> float`."""
+    """An object whose methods are the actions: `async def action(count, …) -> float`."""
 
     async def close(self) -> None: ...
 
@@ -57,7 +56,7 @@ async def _serve(peer: Peer, answers: IO[str]) -> None:
         while True:
             order = await orders.get()
             try:
-                answer = {"sample": await getattr(peer, order["action"])(order["count"])}
+                answer = {"sample": await getattr(peer, order["action"])(*order["arguments"])}
             except Exception as error:
                 answer = {"error": f"{type(error).__name__}: {error}"}
             answers.write(json.dumps(answer) + "\n")
@@ -95,11 +94,11 @@ class Worker:
                 start_new_session=True,
             )
 
-    def sample(self, action: str, count: int, limit: float) -> float:
+    def sample(self, action: str, arguments: Sequence[int], limit: float) -> float:
         """One sample. `WorkerError` when the peer fails, ends, or takes longer than *limit* seconds."""
         stdin, stdout = self._pipes
         with contextlib.suppress(BrokenPipeError):  # the empty line below says so
-            stdin.write(json.dumps({"action": action, "count": count}).encode() + b"\n")
+            stdin.write(json.dumps({"action": action, "arguments": list(arguments)}).encode() + b"\n")
         if not select.select([stdout], [], [], limit)[0]:
             self.close(in_order=False)
             raise WorkerError(f"no answer within {limit:g} s")
