@@ -224,6 +224,7 @@ async def test_who_waits_here_for_a_process_that_dies_has_never_run(
     chef, gate = await held(system, other, mailbox=1, overflow="block")
     tells = [chef.tell("cook", number) for number in range(2)]
     await wait_until(lambda: waits_at_its_receiver(other) == 1)
+    await wait_until(lambda: system._remote.peer(other.address).held)  # type: ignore[union-attr]
     asked = chef.cook("later")
     told = chef.tell("cook", "later")
 

@@ -162,8 +162,8 @@ class World:
     async def check(self) -> None:
         await wait_until(lambda: len(self.settled) == len(self.asked))
         outcomes = [(number, method, reply.outcome(0)) for number, method, _, _, reply in self.asked]
-        await wait_until(lambda: self.far.statistics().in_progress == 0)
         await asyncio.sleep(0.03)  # what is still on its way would come now
+        await wait_until(lambda: self.far.statistics().in_progress == 0)
         begun = self.log.begun
 
         assert set(self.settled.values()) <= {1}

@@ -93,7 +93,8 @@ def run_of(rows: list[Any], sweeps: list[Any]) -> dict[str, Any]:
     return {"machine": machine, "rounds": 5, "quick": False, "rows": rows, "sweeps": sweeps}
 
 
-def test_a_run_is_drawn(tmp_path: Path) -> None:
+def test_a_run_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "matplotlib"))  # its cache; else in HOME
     pytest.importorskip("matplotlib")
     row = Row("r", "ask", "µs", (OURS, *RAY), (Target("understudy", "ratio at most", 0.5, "ray"),))
     found = run_of([report.result(row, SAMPLES)], [report.sweep_result(SWEEP, SWEPT)])
