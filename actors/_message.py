@@ -308,7 +308,8 @@ class RemoteAsk(RemoteMessage):
 
     def _encode(self, value: Any) -> tuple[int, bytes]:
         if self._codec == _PICKLE:
-            if type(value) in pickling.FLAT:
+            kind = type(value)
+            if kind in pickling.FLAT and not (kind is bytes and len(value) >= SHARED_FROM):
                 body = pickling.dumps_flat(value)
                 if len(body) < SHARED_FROM:
                     return _PICKLE, body

@@ -196,7 +196,8 @@ class Remote:
         if peer is None or peer.held or self._codec != Codec.PICKLE or ref._cell is not None:
             return None
         for arg in args:
-            if type(arg) not in pickling.FLAT:
+            kind = type(arg)
+            if kind not in pickling.FLAT or (kind is bytes and len(arg) >= SHARED_FROM):
                 return None
         body = pickling.dumps_flat(args)
         if len(body) >= SHARED_FROM:
@@ -332,7 +333,8 @@ class Remote:
                 if self._codec == Codec.JSON:
                     return _JSON, head, json.dumps(content).encode()
             for arg in args:
-                if type(arg) not in pickling.FLAT:
+                kind = type(arg)
+                if kind not in pickling.FLAT or (kind is bytes and len(arg) >= SHARED_FROM):
                     is_flat = False
             if is_flat:
                 body = pickling.dumps_flat(content)

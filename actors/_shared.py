@@ -35,7 +35,10 @@ _MAX_LENT = 1024 * 1024 * 1024
 """Bytes that others may read at a time; who keeps what it got, pins it. Beyond, the socket serves."""
 
 _MAX_SEGMENTS = 256
-"""Each one costs a descriptor."""
+"""Each one costs two descriptors; `mmap` has its own."""
+
+_TWO_HANDS_FROM = 32 * 1024 * 1024
+"""Bytes that two threads copy."""
 
 _ALIGNMENT = 64
 
@@ -47,35 +50,82 @@ _PART = struct.Struct("!QQ")
 class Segment:
     """One anonymous file of this process."""
 
-    __slots__ = ("fd", "free_since", "inode", "size")
+    __slots__ = ("_map", "_reserved", "fd", "free_since", "inode", "size")
 
     def __init__(self, size: int) -> None:
         self.fd = os.memfd_create("understudy", os.MFD_CLOEXEC)
         self.size = size
         self.free_since = 0.0
+        self._reserved = 0
+        """Bytes that there is memory for."""
         try:
             os.ftruncate(self.fd, size)
+            self._map = mmap.mmap(self.fd, size)
             self.inode = os.fstat(self.fd).st_ino
         except BaseException:
             os.close(self.fd)
             raise
 
     def write(self, parts: Sequence[Any]) -> list[tuple[int, int]]:
-        """Copy *parts* into it, one behind the other; where each lies. The kernel copies, without the GIL."""
+        """Copy *parts* into it, without the GIL; where each lies. `OSError` where there is no memory."""
+        needed = sum(memoryview(part).nbytes + _ALIGNMENT for part in parts)
+        if needed > self._reserved:
+            # Else the lack of memory would be a SIGBUS.
+            needed = min(needed, self.size)
+            os.posix_fallocate(self.fd, self._reserved, needed - self._reserved)
+            self._reserved = needed
         places, offset = [], 0
+        start = _address_of(self._map)
         for part in parts:
             view = memoryview(part).cast("B")
             places.append((offset, view.nbytes))
-            while view.nbytes:
-                count = os.pwrite(self.fd, view, offset)
-                view = view[count:]
-                offset += count
-            offset = -(-offset // _ALIGNMENT) * _ALIGNMENT
+            _copy(start + offset, _address_of(view), view.nbytes)
+            offset = -(-(offset + view.nbytes) // _ALIGNMENT) * _ALIGNMENT
         return places
 
     def close(self) -> None:
         """Give it up; receivers that have opened it keep it."""
+        self._map.close()
         os.close(self.fd)
+
+
+class _Buffer(ctypes.Structure):
+    """Python's `Py_buffer`, of the stable ABI."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.py_object),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+def _address_of(memory: Any) -> int:
+    """Where the bytes of *memory* lie while somebody holds it; ctypes itself tells only of writable ones."""
+    buffer = _Buffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(memory), ctypes.byref(buffer), 0)
+    address = buffer.buf
+    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
+    return address or 0
+
+
+def _copy(to: int, source: int, size: int) -> None:
+    # 64 MB: 6.7 ms, by two threads 5.0, by `pwrite` 13.3.
+    if size < _TWO_HANDS_FROM:
+        ctypes.memmove(to, source, size)
+        return
+    half = size // 2
+    other = threading.Thread(target=ctypes.memmove, args=(to + half, source + half, size - half))
+    other.start()
+    ctypes.memmove(to, source, half)
+    other.join()
 
 
 class Lender:

@@ -46,8 +46,34 @@ def dumps_flat(value: Any) -> bytes:
     return pickle.dumps(value, 5)
 
 
+class _Raw:
+    """Large `bytes` on their way: a buffer beside the pickle instead of three copies inside it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return bytes, (pickle.PickleBuffer(self._value),)
+
+
+def _raw(value: Any, least: int) -> Any:
+    """*value*, or what stands for it in a pickle: where it, or one of its items, is large `bytes`."""
+    if type(value) is bytes:
+        return _Raw(value) if len(value) >= least else value
+    if type(value) in (tuple, list) and any(type(item) in (bytes, tuple) for item in value):
+        return type(value)(_raw(item, least) for item in value)
+    return value
+
+
 def dumps_apart(value: Any, least: int) -> tuple[bytes, list[memoryview]]:
-    """Like `dumps`, with buffers of at least *least* bytes beside the pickle instead of inside."""
+    """
+    Like `dumps`, with buffers of at least *least* bytes beside the pickle instead of inside.
+
+    Of `bytes` those that are *value* itself or stand in it, in a tuple or list.
+    """
+    value = _raw(value, least)
     buffers: list[memoryview] = []
 
     def keep(buffer: pickle.PickleBuffer) -> bool:
