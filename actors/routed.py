@@ -76,6 +76,7 @@ class Routed(Generic[A]):
     """A ref to a group. Its public methods are those of the members' class, as on a `Ref`."""
 
     __slots__ = (
+        "__dict__",
         "_idempotency_key",
         "_key",
         "_reliable",
@@ -83,6 +84,7 @@ class Routed(Generic[A]):
         "_system",
         "_timeout",
         "_timeout_given",
+        "_unmet",
     )
 
     def __init__(
@@ -103,11 +105,14 @@ class Routed(Generic[A]):
         self._key = key
         self._idempotency_key = idempotency_key
         self._reliable = reliable
+        self._unmet: Ref[Any] | None = None
 
     def __getattr__(self, method: str) -> Callable[..., Reply[Any]]:
         if method.startswith("_"):
             raise AttributeError(method)
-        return _RoutedMethod(self, method)
+        # As on a `Ref`: found at once from now on, and no cycle.
+        found = self.__dict__[method] = _RoutedMethod(self._with(), method)
+        return found
 
     @overload
     def ask(
@@ -183,13 +188,7 @@ class Routed(Generic[A]):
         With *reliable* tells are (`Ref.options`). In order are those to one member: give them one key,
         where that matters.
         """
-        changes: dict[str, Any] = {
-            "timeout": self._timeout,
-            "timeout_given": self._timeout_given,
-            "key": self._key,
-            "idempotency_key": self._idempotency_key,
-            "reliable": self._reliable,
-        }
+        changes: dict[str, Any] = {}
         if timeout is not _UNCHANGED:
             check_timeout(timeout)
             changes.update(timeout=timeout, timeout_given=True)
@@ -203,17 +202,28 @@ class Routed(Generic[A]):
         return self._with(**changes)
 
     def _with(self, **changes: Any) -> Any:
-        return type(self)(self._system, self._router, **changes)
+        values = {
+            "timeout": self._timeout,
+            "timeout_given": self._timeout_given,
+            "key": self._key,
+            "idempotency_key": self._idempotency_key,
+            "reliable": self._reliable,
+            **changes,
+        }
+        return type(self)(self._system, self._router, **values)
 
     def _nobody(self) -> Ref[Any]:
-        return Ref(self._system, repr(self), 0, "")
+        """Whom a message is for until a member is found."""
+        if self._unmet is None:
+            self._unmet = Ref(self._system, repr(self), 0, "", timeout=self._timeout)
+        return self._unmet
 
     def _ask(
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, streams: bool = False
     ) -> Reply[Any]:
         system = self._system
         sender = current_message.get()
-        ref: Ref[Any] = Ref(system, repr(self), 0, "", timeout=self._timeout)
+        ref = self._nobody()
         if self._idempotency_key is None and method not in self._router.idempotent:
             call = Call(system, ref, method, self._timeout)
             route = _Route(self, call, args, kwargs, sender)
@@ -276,6 +286,7 @@ class _Route:
         self._looked_at = 0
         """Changes of the group when the members were looked at of whom some have refused."""
         call.reroute = self._refused_by
+        call._callbacks = [self._settled]  # as `add_done_callback`: nobody settles it yet
 
     def go(self) -> None:
         """Send the call to a member, or wait for one."""
@@ -304,7 +315,8 @@ class _Route:
         call.target = ref
         self._member, self._home = ref._name, ref._home
         self._known = router.begun(ref._name)
-        call.add_done_callback(self._settled)
+        if call._done:
+            self._leave_member(call._error)  # its time is up already
         system._dispatch(call, ref, self._args, self._kwargs, self._sender)
 
     def _pick(self, router: Router) -> Ref[Any] | None:
