@@ -385,7 +385,7 @@ class Cell:
                 return self._refuse(message, "deadlock", deadlock)
         if self.answered is not None and not self.answered.admits(self, message):
             return True
-        if self.mailbox.put(message):
+        if self.mailbox.put(message) or (self.system._runners.relieve(self) and self.mailbox.put(message)):
             self.system._counts.accepted += 1
             life = self.life
             if life is not None and life.runners < self.concurrency and self.serves(life):

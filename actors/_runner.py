@@ -523,6 +523,23 @@ class Runners:
         """Who is set to work from here on waits for `work_at_once`."""
         self._gathered = []
 
+    def relieve(self, cell: Cell) -> bool:
+        """
+        Serve *cell*, whose mailbox is full, ahead of the others that were gathered; False when it is none.
+
+        Else what came in one go would fill a mailbox whose actor has nothing else to do.
+        """
+        for place, (gathered, life) in enumerate(self._gathered or ()):
+            if gathered is cell:
+                del self._gathered[place]  # type: ignore[union-attr]
+                self._serve_now(cell, life)
+                return True
+        return False
+
+    def _serve_now(self, cell: Cell, life: Life) -> bool:
+        runner = self._waiting.pop() if self._waiting else Runner(self)
+        return runner.work_now(cell, life)
+
     def work_at_once(self) -> bool:
         """Serve those that were gathered, as far as time allows; True when nothing is left to do."""
         gathered, self._gathered = self._gathered or (), None
@@ -530,8 +547,7 @@ class Runners:
         all_done = True
         for cell, life in gathered:
             if monotonic() < until:
-                runner = self._waiting.pop() if self._waiting else Runner(self)
-                all_done = runner.work_now(cell, life) and all_done
+                all_done = self._serve_now(cell, life) and all_done
             else:
                 self.set_to_work(cell, life)
                 all_done = False

@@ -216,3 +216,14 @@ def _is_gone(stage: Ref[Any]) -> Any:
             return True
 
     return look()
+
+
+async def test_what_comes_in_one_go_fills_no_mailbox_of_an_actor_that_waits(
+    system: ActorSystem, other: ActorSystem
+) -> None:
+    """Ten messages in one frame, a mailbox of three: they are handled as they come."""
+    other.options(name="small", mailbox=3).spawn(Stage)
+    small = system.ref(f"{other.address}#small")
+    await small.add(0, 0)
+
+    assert await asyncio.gather(*(small.add(n, n) for n in range(10))) == [2 * n for n in range(10)]
