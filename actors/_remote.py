@@ -26,7 +26,9 @@ from actors._feeds import gone
 from actors._message import Message, Step, encode_error
 from actors._outlet import RemotePipe
 from actors._peers import MAX_BODY, OutboxFull, Peer, TooLarge
+from actors._senders import Senders
 from actors._shared import IDLE_TIME, SHARED_FROM, Borrower, Lender, parcel
+from actors.address import host_id_of
 from actors.blame import blame
 from actors.errors import ActorError, MailboxFull, SerializationError, Unavailable
 from actors.exit import Exit, Terminated
@@ -35,7 +37,7 @@ from actors.remains import InHand, has_remains
 from actors.reply import Reply, failed
 from actors.rundir import KEY_NAME, ensure_private_dir, make_key, read_key, run_root
 from actors.transport import Transport, open_nng
-from actors.wire import Codec, Kind, Sealer, envelope, head_of
+from actors.wire import BadFrame, Codec, Frame, Kind, Sealer, envelope, head_of
 
 if TYPE_CHECKING:
     from actors.system import ActorSystem
@@ -62,6 +64,9 @@ _CLOSE = 0.0001
 _ENOUGH = 64
 """Items that wait for no more."""
 
+MAX_PEERS = 10_000
+"""Processes that may be known at a time; frames of one more are refused."""
+
 _LINGER = 0.02
 """Seconds between the last frame handed to nng and closing its socket, which drops what is unwritten."""
 
@@ -77,7 +82,9 @@ class Remote:
         self._key = key
         self._codec = Codec.JSON if foreign else Codec.PICKLE
         self._peers: dict[str, Peer] = {}
+        self._senders = Senders()
         self._peers_lock = threading.Lock()
+        """Guards changes of both."""
         self._closed = False
         self._receives_apart = False
         self._dirty: list[Peer] = []
@@ -487,11 +494,29 @@ class Remote:
                 peer = self._peers.get(address)
                 if peer is None:
                     assert self._transport is not None
-                    peer = Peer(address, self._transport.link, self._sealer, self.address, self._lost)
+                    seen = self._senders.found(host_id_of(address))
+                    peer = Peer(address, self._transport.link, self._sealer, self.address, self._lost, seen)
                     if self._closed:
                         peer.lose()  # whatever is put there never leaves, and is told so
                     else:
                         self._peers[address] = peer
+        return peer
+
+    def sender_of(self, frame: Frame) -> Peer:
+        """Who has sent *frame*. `BadFrame` for one that came before, and for one process too many."""
+        peer = self._peers.get(frame.address)
+        if peer is None:
+            with self._peers_lock:
+                last, count = self._senders.last_of(host_id_of(frame.address)), len(self._peers)
+            if frame.sequence <= last:
+                raise BadFrame("sequence")
+            if count >= MAX_PEERS:
+                raise BadFrame("peers")
+            peer = self.peer(frame.address)
+        seen = peer.seen
+        if frame.sequence <= seen.last:
+            raise BadFrame("sequence")
+        seen.last = frame.sequence
         return peer
 
     def _lost(self, peer: Peer, reason: str) -> None:
@@ -501,8 +526,10 @@ class Remote:
     def _lose(self, peer: Peer, reason: str) -> None:
         if peer.is_lost:
             return
-        if self._peers.get(peer.address) is peer:
-            del self._peers[peer.address]
+        with self._peers_lock:
+            if self._peers.get(peer.address) is peer:
+                del self._peers[peer.address]
+                self._senders.lost(peer.host_id, peer.seen)
         calls = self._system._calls
         unsent, unconfirmed = peer.lose()
         self._lender.lost(peer.address)
