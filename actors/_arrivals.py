@@ -29,6 +29,7 @@ from actors.pickling import loads
 from actors.ref import Ref, decoding
 from actors.reply import Reply
 from actors.stream import sized, unpack_batch, unpack_limits, unpack_total
+from actors.tracing import metadata_of
 from actors.wire import Codec, Envelope, Kind, Parts, Sealer, envelopes, target_of
 
 if TYPE_CHECKING:
@@ -387,13 +388,17 @@ class Arrivals:
         if isinstance(content, SerializationError):
             raise content
         try:
-            args, message.kwargs, origin, *chain = content
+            args, message.kwargs, origin, *rest = content
             message.args = tuple(args)
             if origin is not None:
                 name, uid, incarnation = origin
                 message.sender = Origin(name, uid, incarnation, message._peer.address)
-            if chain:
-                message.chain = tuple(Step(*step) for step in chain)
+            if rest:
+                carried, *chain = rest
+                if carried is not None:
+                    message.metadata = metadata_of(carried)
+                if chain:
+                    message.chain = tuple(Step(*step) for step in chain)
         except (TypeError, ValueError) as error:
             raise InvalidArgument(f"this is no call: {error}") from error
 

@@ -41,6 +41,7 @@ from actors.wire import BadFrame, Codec, Frame, Kind, Sealer, envelope, head_of
 
 if TYPE_CHECKING:
     from actors.system import ActorSystem
+    from actors.tracing import Metadata
 
 _ASK, _ASK_NAMED = int(Kind.ASK), int(Kind.ASK_NAMED)
 _PICKLE, _JSON, _SHARED = int(Codec.PICKLE), int(Codec.JSON), int(Codec.SHARED)
@@ -180,7 +181,9 @@ class Remote:
         if call.tag is not None:
             kind, kwargs = _ASK_NAMED, {**kwargs, "": tuple(call.tag)}
         try:
-            codec, head, body = self._encode(peer, ref, call.method, args, kwargs, sender, chain)
+            codec, head, body = self._encode(
+                peer, ref, call.method, args, kwargs, sender, chain, call.metadata
+            )
             waits = peer.put(envelope(kind, codec, call.call_id, body, head, remaining), call)
         except OutboxFull as error:
             self._take_back(peer, codec, body)
@@ -252,11 +255,12 @@ class Remote:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         sender: Message | None,
+        metadata: Metadata | None = None,
     ) -> Reply[None]:
         """Send a tell; its reply resolves when the receiver has confirmed taking it."""
         peer = self._peers.get(address) or self.peer(address)
         try:
-            codec, head, body = self._encode(peer, ref, method, args, kwargs, sender, ())
+            codec, head, body = self._encode(peer, ref, method, args, kwargs, sender, (), metadata)
         except ActorError as error:
             return failed(error)
         name = sender.cell.name if sender is not None and sender.cell is not None else None
@@ -318,21 +322,24 @@ class Remote:
         kwargs: dict[str, Any],
         sender: Message | None,
         chain: tuple[Step, ...],
+        metadata: Metadata | None,
     ) -> tuple[int, bytes, bytes]:
         """
         Codec, head and body of a call. `SerializationError` names the argument that cannot travel.
 
-        The body is the tuple of positional arguments where that is all, else a list.
+        The body is the tuple of positional arguments where that is all, else a list: arguments,
+        keyword arguments, sender, metadata by name, the asks that wait for this one.
         """
         key = (ref._name, ref._uid, ref._pin, method)
         try:
             head = self._heads.get(key) or self._head(key)
             content: Any = args
             is_flat = not kwargs
-            if kwargs or sender is not None or self._codec == Codec.JSON:
+            if kwargs or sender is not None or metadata is not None or self._codec == Codec.JSON:
                 life = sender.life if sender is not None else None
                 origin = None if life is None else (life.cell.name, life.cell.uid, life.incarnation)
-                content = [args, kwargs, origin, *chain]
+                carried = metadata.to_plain() if metadata is not None else None
+                content = [args, kwargs, origin, carried, *chain]
                 if self._codec == Codec.JSON:
                     return _JSON, head, json.dumps(content).encode()
             for arg in args:
