@@ -16,6 +16,7 @@ from typing import Any
 
 from actors import Actor, ActorSystem, Ref, Terminated, idempotent, tracing
 from actors.events import DeadLettered, Event
+from actors.interceptors import Ended, Interception, Interceptor
 from actors.statistics import SystemStatistics
 
 HERE = Path(__file__).resolve().parent
@@ -256,6 +257,38 @@ class Till(Actor):
 
     async def napping(self) -> int:
         return self.naps
+
+
+class Bystander(Interceptor):
+    """Notes what passes in its process."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def _note(self, hook: str, call: Interception) -> Ended:
+        self.seen.append(f"{hook} {call.target}.{call.method}")
+        return lambda error: self.seen.append(f"ended {error}")
+
+    def on_send(self, call: Interception) -> Ended:
+        return self._note("send", call)
+
+    def on_handle(self, call: Interception) -> Ended:
+        return self._note("handle", call)
+
+    def on_spawn(self, call: Interception) -> None:
+        self._note("spawn", call)
+
+
+class Guest(Actor):
+    """Has an interceptor of its own, wherever it is."""
+
+    interceptors = (bystander := Bystander(),)
+
+    async def visit(self, ref: Ref[Any]) -> None:
+        await ref.same("hello")
+
+    async def seen(self) -> list[str]:
+        return list(self.bystander.seen)
 
 
 class Relay(Actor):
