@@ -298,6 +298,8 @@ class _Method:
 def _unpickled(name: str, uid: int, home: str, flags: tuple[Any, ...]) -> Ref[Any]:
     pin, timeout, given, detached, *rest = flags
     system = getattr(decoding, "system", None)
+    if system is not None and system._closed:
+        system = None  # of an earlier program on this thread
     naming = Naming(*rest[0]) if rest else None
     return Ref(
         system,
