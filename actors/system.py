@@ -515,10 +515,11 @@ class ActorSystem:
         cell = ref._cell
         if (
             cell is not None
+            and metadata is None
             and threading.get_ident() == self._loop_thread
             and not (cell.roams or self._closed)
         ):
-            return self._tell_at_once(cell, ref, method, args, kwargs, sender, metadata)
+            return self._tell_at_once(cell, ref, method, args, kwargs, sender)
         try:
             place = self._place(ref)
         except Exception as error:
@@ -545,14 +546,11 @@ class ActorSystem:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         sender: Message | None,
-        metadata: Metadata | None,
     ) -> Reply[None]:
         """A tell inside the process and on its loop: what became of it is known on return."""
         refusal = self._refusal
         message = Message(method, args, kwargs, refusal, sender.life if sender is not None else None)
         message.pin = ref._pin
-        if metadata is not None:
-            message.metadata = metadata
         self._deliver(cell, message)
         message.answer = None
         if refusal.error is None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from actors import Actor, ActorSystem, AlreadyStarted, _arrivals, pickling
+from actors import Actor, ActorSystem, AlreadyStarted, _arrivals, pickling, wire
 from actors.address import host_id_of
 from actors.events import Event
 from actors.rundir import KEY_NAME, read_key
@@ -235,6 +235,91 @@ def test_nothing_in_thousands_of_bad_frames_is_ever_unpickled(
 
 def _have_come(system: ActorSystem, bad: int) -> None:
     wait_until_sync(lambda: system.statistics().rejected_frames == bad, TIME)
+
+
+# -- one by one --------------------------------------------------------------------------------------
+
+
+def sealed_as(stranger: Stranger, version: int, *chunks: bytes) -> bytes:
+    """A frame of another version of ours, sealed with the right key."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "VERSION", version)
+        return stranger.frame(*chunks)
+
+
+def changed(frame: bytes, at: int) -> bytes:
+    return frame[:at] + bytes([frame[at] ^ 1]) + frame[at + 1 :]
+
+
+def for_another_actor(frame: bytes) -> bytes:
+    return frame.replace(b'"sink"', b'"sunk"')
+
+
+REFUSED: dict[str, Callable[[Stranger, bytes], bytes]] = {
+    "without a seal": lambda stranger, song: song,
+    "under another key": lambda stranger, song: stranger.frame(song, key=bytes(32)),
+    "under no key": lambda stranger, song: stranger.frame(song, key=b"\0"),
+    "with half a seal": lambda stranger, song: (frame := stranger.frame(song))[:36] + frame[44:],
+    "with a bit of the header changed": lambda stranger, song: changed(stranger.frame(song), 27),
+    "with a bit of the seal changed": lambda stranger, song: changed(stranger.frame(song), 40),
+    "with a bit of the address changed": lambda stranger, song: changed(stranger.frame(song), 60),
+    "with a bit of the body changed": lambda stranger, song: changed(stranger.frame(song), -1),
+    "for another actor": lambda stranger, song: for_another_actor(stranger.frame(song)),
+    "for another process": lambda stranger, song: stranger.frame(song, receiver=1),
+    "of an older version": lambda stranger, song: sealed_as(stranger, 0, song),
+    "of a later version": lambda stranger, song: sealed_as(stranger, 2, song),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
+def test_a_canary_never_sings(
+    system: ActorSystem,
+    stranger: Stranger,
+    unpickled: list[bytes],
+    tmp_path: Path,
+    refused: Callable[[Stranger, bytes], bytes],
+) -> None:
+    cage = tmp_path / "cage"
+    stranger.send(refused(stranger, call_of(Canary(cage))))
+
+    _have_come(system, 1)
+    assert (unpickled, cage.exists()) == ([], False)
+
+
+def test_a_canary_with_all_seals_sings_once(
+    system: ActorSystem, stranger: Stranger, unpickled: list[bytes], tmp_path: Path
+) -> None:
+    """The control of the others; and what comes again is not unpickled again."""
+    cage = tmp_path / "cage"
+    frame = stranger.frame(call_of(Canary(cage)))
+    stranger.send(frame)
+    stranger.send(frame)
+
+    _have_come(system, 1)
+    wait_until_sync(cage.exists)
+    assert len(unpickled) == 1
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_foreign_door_unpickles_nothing_whatever_its_seal(
+    run_root: Path, chance: random.Random, unpickled: list[bytes], tmp_path: Path, kind: Kind
+) -> None:
+    cage = tmp_path / "cage"
+    with ActorSystem(listen=True, foreign=True, sinks=()) as door:
+        sink = door.options(name="sink").spawn(Sink, [])
+        lasting = sink.wait_stopped()
+        stranger = Stranger(door, run_root, chance)
+        for call_id in range(5):
+            stranger.send(stranger.frame(call_of(Canary(cage), kind, call_id)))
+        stranger.send(b"the last one")
+        wait_until_sync(lambda: door.statistics().rejected_frames >= 1)
+        sink.take("right").result()
+        assert not lasting.done
+        stranger.close()
+
+    # An error of its own is unpickled before it leaves: can its receiver?
+    assert [data for data in unpickled if b"mkdir" in data] == []
+    assert not cage.exists()
 
 
 # -- with the key, and nonsense inside ---------------------------------------------------------------
