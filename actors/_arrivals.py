@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,13 +25,14 @@ from actors._overflow import UNLIMITED, waiting_room
 from actors._peers import CREDIT_EVERY, MESSAGE_OVERHEAD, Peer
 from actors._reliable import inquired, take_in
 from actors.address import host_id_of
-from actors.errors import ActorError, InvalidArgument, SerializationError
+from actors.errors import ActorError, InvalidArgument, MailboxFull, SerializationError
 from actors.exit import Exit, Terminated
 from actors.pickling import loads
 from actors.ref import Ref, decoding
 from actors.reply import Reply
 from actors.stream import unpack_batch, unpack_limits, unpack_total
-from actors.wire import BadFrame, Codec, Envelope, Kind, Parts, Sealer, envelopes, target_of
+from actors.tracing import metadata_of
+from actors.wire import Codec, Envelope, Kind, Parts, Sealer, envelopes, target_of
 
 if TYPE_CHECKING:
     from actors._remote import Remote
@@ -39,10 +41,16 @@ if TYPE_CHECKING:
 
 _TARGETS = 10_000
 """Heads of calls that are remembered; reading one takes 3 µs."""
+_LONG_HEAD = 1024
+"""Bytes from which a head is not worth remembering: ten thousand of the longest would be 650 MB."""
+
+MAX_SERVING = 200_000
+"""Asks of one other process that may run or wait here at a time; 100 MB."""
 
 _PICKLE = int(Codec.PICKLE)
 _ASK, _TELL, _VALUE = int(Kind.ASK), int(Kind.TELL), int(Kind.VALUE)
-_CALLS = (_ASK, _TELL, int(Kind.ASK_NAMED))
+_ASK_NAMED = int(Kind.ASK_NAMED)
+_CALLS = (_ASK, _TELL, _ASK_NAMED)
 _MARKS = (_controls.MARK, foreign.MARK)
 """First letters of what is no plain method."""
 
@@ -66,6 +74,7 @@ class Arrivals:
         self._own_id = 0
         self._targets: dict[bytes | memoryview, tuple[str, int, int, str]] = {}
         self.rejected_frames = 0
+        self._counting = threading.Lock()
         # An answer is settled here and now; the rest concerns cells, and they live on the loop.
         self._at_once: dict[int, Callable[[Peer, Envelope], None]] = {
             Kind.VALUE: self._value,
@@ -113,11 +122,7 @@ class Arrivals:
             try:
                 frame = self._sealer.open(data, own_id)
                 batch = envelopes(frame.body)
-                peer = self._remote.peer(frame.address)
-                if frame.sequence <= peer.last_sequence:
-                    raise BadFrame("sequence")
-                peer.last_sequence = frame.sequence
-                decoding.peer = peer
+                decoding.peer = peer = self._remote.sender_of(frame)
                 peer.charged_bytes += len(frame.body) + MESSAGE_OVERHEAD * len(batch)
                 if peer.charged_bytes >= CREDIT_EVERY:
                     peer.charged_bytes = 0
@@ -170,7 +175,8 @@ class Arrivals:
             return SerializationError(f"the receiver cannot decode the message: {reason}")
 
     def _reject(self, reason: str, size: int) -> None:
-        self.rejected_frames += 1
+        with self._counting:  # the loop rejects, too
+            self.rejected_frames += 1
         self._system.emit(events.FrameRejected(reason, size))
 
     def _decode(self, peer: Peer, codec: int, body: bytes | memoryview) -> Any:
@@ -313,6 +319,8 @@ class Arrivals:
         runners.gather()
         for peer, batch in work:
             told = 0
+            if len(peer.serving) > MAX_SERVING:
+                batch = self._without_asks(peer, batch)
             for one in batch:
                 kind = one[0]
                 try:
@@ -331,13 +339,30 @@ class Arrivals:
         if credits:
             _give(credits)
 
+    def _without_asks(self, peer: Peer, batch: list[_Part]) -> list[_Part]:
+        """Refuse what is asked in *batch*: that process has more under way than it may have."""
+        serving = f"{len(peer.serving)} asks of {peer.address} run or wait"
+        full = MailboxFull(f"{serving} in {self._system.address}, which takes at most {MAX_SERVING}")
+        rest = []
+        for one in batch:
+            if one[0] in (_ASK, _ASK_NAMED):
+                self._system._counts.refused += 1
+                self._refuse_ask(peer, one[1], one[2], full)
+            else:
+                rest.append(one)
+        return rest
+
+    def _refuse_ask(self, peer: Peer, codec: int, call_id: int, error: ActorError) -> None:
+        codec = codec if codec == Codec.JSON else _PICKLE
+        self._remote.send(peer, Kind.REFUSED_ASK, call_id, encode_error(error, codec), codec)
+
     def _ask(self, peer: Peer, one: _Part) -> None:
         _, codec, call_id, remaining, head, content = one
         try:
             name, uid, pin, method = self._targets.get(head) or self._target(head)
         except ValueError as error:
             problem = InvalidArgument(f"this is no call: {error}")
-            self._remote.send(peer, Kind.REFUSED_ASK, call_id, encode_error(problem, codec), codec)
+            self._refuse_ask(peer, codec, call_id, problem)
             return
         system = self._system
         deadline_at = system.clock.now() + remaining if remaining < math.inf else math.inf
@@ -388,9 +413,10 @@ class Arrivals:
 
     def _target(self, head: bytes | memoryview) -> tuple[str, int, int, str]:
         target = target_of(head)
-        if len(self._targets) >= _TARGETS:
-            self._targets.clear()
-        self._targets[bytes(head)] = target
+        if len(head) < _LONG_HEAD:
+            if len(self._targets) >= _TARGETS:
+                self._targets.clear()
+            self._targets[bytes(head)] = target
         return target
 
     def _fill(self, message: RemoteMessage, content: Any) -> None:
@@ -401,13 +427,17 @@ class Arrivals:
         if isinstance(content, SerializationError):
             raise content
         try:
-            args, message.kwargs, origin, *chain = content
+            args, message.kwargs, origin, *rest = content
             message.args = tuple(args)
             if origin is not None:
                 name, uid, incarnation = origin
                 message.sender = Origin(name, uid, incarnation, message._peer.address)
-            if chain:
-                message.chain = tuple(Step(*step) for step in chain)
+            if rest:
+                carried, *chain = rest
+                if carried is not None:
+                    message.metadata = metadata_of(carried)
+                if chain:
+                    message.chain = tuple(Step(*step) for step in chain)
         except (TypeError, ValueError) as error:
             raise InvalidArgument(f"this is no call: {error}") from error
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from actors.ref import Ref
     from actors.remains import Tag
     from actors.system import ActorSystem
+    from actors.tracing import Metadata
 
 STREAM_TIMEOUT = 30.0
 """Seconds between two items of a stream, unless the caller says otherwise."""
@@ -48,6 +49,7 @@ class Call(Reply[Any]):
         "deadline_at",
         "given_timeout",
         "message",
+        "metadata",
         "method",
         "peer",
         "reroute",
@@ -78,6 +80,8 @@ class Call(Reply[Any]):
         """The process it was sent to; None inside this process."""
         self.message: Message | None = None
         """The local message, so that a cancel finds it."""
+        self.metadata: Metadata | None = None
+        """What it carries beside its arguments."""
         self.reroute: Callable[[Call, BaseException], bool] | None = None
         """Asked before a failure settles the call: True when it has gone another way instead."""
         self._streams = False

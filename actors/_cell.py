@@ -84,6 +84,7 @@ class Cell:
         "exit",
         "handler_timeout",
         "incarnation",
+        "interceptors",
         "kwargs",
         "life",
         "mailbox",
@@ -124,7 +125,9 @@ class Cell:
         self.name = name
         self.uid = uid
         self.cls = cls
-        self.methods = methods_of(cls)
+        self.interceptors = (*system._interceptors, *cls.interceptors) if not cls.is_supervisor else ()
+        """What stands around its handlers, and around what they send."""
+        self.methods = system._methods_of(cls, self.interceptors) if self.interceptors else methods_of(cls)
         self.answered = system._answered if idempotent_methods_of(cls) else None
         """Knows the calls that were answered before; None without idempotent methods."""
         self.args = args

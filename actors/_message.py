@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from actors.clock import Timer
     from actors.remains import Tag
     from actors.system import ActorSystem
+    from actors.tracing import Metadata
 
 
 class Answer(Protocol):
@@ -89,6 +90,7 @@ class Message:
         "is_parked",
         "kwargs",
         "life",
+        "metadata",
         "method",
         "pin",
         "sender",
@@ -129,6 +131,8 @@ class Message:
         """The only incarnation that may handle it; 0 for any."""
         self.chain: tuple[Step, ...] = ()
         """The asks that wait for this one, the first one first."""
+        self.metadata: Metadata | None = None
+        """What it carries beside its arguments."""
         self.threaded = False
         """True while a thread works on it: nothing can interrupt that."""
         self.foreign = False
@@ -269,7 +273,7 @@ class RemoteMessage(Message):
         self.chain = ()
         self.threaded = self.foreign = self.is_parked = False
         self.via = peer
-        self.cell = self.life = self.task = self.watch = None
+        self.cell = self.life = self.task = self.watch = self.metadata = None
         self.cancelled = ""
         self._remote = remote
         self._peer = peer

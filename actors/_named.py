@@ -14,13 +14,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from actors import events
+from actors import _passage, events
 from actors._calls import Call
 from actors._message import Message, RemoteAsk, current_message
 from actors.blame import blame, blamed
 from actors.errors import ActorStopped, InvalidArgument, Unavailable
 from actors.remains import NOTHING, POISONOUS, Remains, Tag, has_remains, remains_of
 from actors.retry import MAX_ATTEMPTS, RetryBudget, wait_before
+from actors.tracing import carriage
 
 if TYPE_CHECKING:
     from actors._peers import Peer
@@ -222,6 +223,8 @@ def ask_named(
     call.given_timeout = ref._timeout_given
     sender = current_message.get()
     system._set_deadline(call, ref, sender, streams=streams)
+    if carriage.on and not _passage.may_leave(system, call, ref, args, kwargs, sender):
+        return call
 
     def send() -> None:
         call.target = ref

@@ -13,14 +13,15 @@ without room wait apart (`_held`), so that they hold up nobody else's.
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from actors._held import Held
+from actors._senders import Seen
 from actors.address import host_id_of
 from actors.transport import Link, LinkLost
 from actors.wire import ENVELOPE_OVERHEAD, FRAME_OVERHEAD, MAX_FRAME, Kind, Sealer, envelope, renumbered
@@ -55,10 +56,6 @@ _IDLE_TIME = 10.0
 _TELL = int(Kind.TELL)
 _LAST_SEND = 0.5
 """Seconds that a lost peer is given to tell whether its last frame left."""
-
-
-# Of all frames of this process: a peer that is lost and found again goes on where it was.
-_sequences = itertools.count(1)
 
 
 class Unsent(Protocol):
@@ -106,6 +103,7 @@ class Peer:
         sealer: Sealer,
         own_address: str,
         on_lost: Callable[[Peer, str], None],
+        seen: Seen | None = None,
     ) -> None:
         self.address = address
         self.host_id = host_id_of(address)
@@ -117,8 +115,8 @@ class Peer:
         """What actors of this process watch there, by watch id. Loop thread only."""
         self.watching: dict[int, Cell] = {}
         """Cells of this process that are watched there, by its watch id. Loop thread only."""
-        self.last_sequence = 0
-        """Of the frames that came from there: what is not above it came before. Receiving thread only."""
+        self.seen = seen or Seen()
+        """Which of its frames have come."""
         self.dirty = False
         """Marked for a flush at the end of the loop's turn. Loop thread only."""
         self._sealer = sealer
@@ -131,6 +129,7 @@ class Peer:
         """Frames that wait and take no more, oldest first."""
         self._filling = _Frame()
         self._queued_bytes = 0
+        self._sequence = 0
         self._tells: deque[SentTell] = deque()
         """Tells whose taking is not confirmed yet, oldest first."""
         self._last_tell = 0
@@ -339,7 +338,9 @@ class Peer:
             frame.chunks.append(envelope(Kind.CREDIT, 0, self._credit, b""))
             self._credit = 0
             charge += ENVELOPE_OVERHEAD + MESSAGE_OVERHEAD
-        sequence = next(_sequences)
+        # See `_senders`: above those of an earlier peer for the same process, too.
+        now = monotonic_ns()
+        self._sequence = sequence = now if now > self._sequence else self._sequence + 1
         self._left_now(sequence, charge)
         frame.data = self._sealer.seal(self.host_id, self._own_id, sequence, self._own_address, frame.chunks)
         return frame

@@ -26,7 +26,9 @@ from actors._feeds import gone
 from actors._message import Message, Step, encode_error
 from actors._outlet import RemotePipe
 from actors._peers import MAX_BODY, OutboxFull, Peer, TooLarge
+from actors._senders import Senders
 from actors._shared import IDLE_TIME, SHARED_FROM, Borrower, Lender, parcel
+from actors.address import host_id_of
 from actors.blame import blame
 from actors.errors import ActorError, MailboxFull, SerializationError, Unavailable
 from actors.exit import Exit, Terminated
@@ -35,10 +37,11 @@ from actors.remains import InHand, has_remains
 from actors.reply import Reply, failed
 from actors.rundir import KEY_NAME, ensure_private_dir, make_key, read_key, run_root
 from actors.transport import Transport, open_nng
-from actors.wire import Codec, Kind, Sealer, envelope, head_of
+from actors.wire import BadFrame, Codec, Frame, Kind, Sealer, envelope, head_of
 
 if TYPE_CHECKING:
     from actors.system import ActorSystem
+    from actors.tracing import Metadata
 
 _ASK, _ASK_NAMED = int(Kind.ASK), int(Kind.ASK_NAMED)
 _PICKLE, _JSON, _SHARED = int(Codec.PICKLE), int(Codec.JSON), int(Codec.SHARED)
@@ -62,6 +65,9 @@ _CLOSE = 0.0001
 _ENOUGH = 128
 """Items that wait for no more; with 64 a small one took both processes 5.2 µs of CPU instead of 3.9."""
 
+MAX_PEERS = 10_000
+"""Processes that may be known at a time; frames of one more are refused."""
+
 _LINGER = 0.02
 """Seconds between the last frame handed to nng and closing its socket, which drops what is unwritten."""
 
@@ -77,7 +83,9 @@ class Remote:
         self._key = key
         self._codec = Codec.JSON if foreign else Codec.PICKLE
         self._peers: dict[str, Peer] = {}
+        self._senders = Senders()
         self._peers_lock = threading.Lock()
+        """Guards changes of both."""
         self._closed = False
         self._receives_apart = False
         self._dirty: list[Peer] = []
@@ -173,7 +181,9 @@ class Remote:
         if call.tag is not None:
             kind, kwargs = _ASK_NAMED, {**kwargs, "": tuple(call.tag)}
         try:
-            codec, head, body = self._encode(peer, ref, call.method, args, kwargs, sender, chain)
+            codec, head, body = self._encode(
+                peer, ref, call.method, args, kwargs, sender, chain, call.metadata
+            )
             chunk = envelope(kind, codec, call.call_id, body, head, remaining)
             waits = 1 if peer.held and peer.hold(chunk, call) else peer.put(chunk, call)
         except OutboxFull as error:
@@ -247,11 +257,12 @@ class Remote:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         sender: Message | None,
+        metadata: Metadata | None = None,
     ) -> Reply[None]:
         """Send a tell; its reply resolves when the receiver has confirmed taking it."""
         peer = self._peers.get(address) or self.peer(address)
         try:
-            codec, head, body = self._encode(peer, ref, method, args, kwargs, sender, ())
+            codec, head, body = self._encode(peer, ref, method, args, kwargs, sender, (), metadata)
         except ActorError as error:
             return failed(error)
         name = sender.cell.name if sender is not None and sender.cell is not None else None
@@ -315,21 +326,24 @@ class Remote:
         kwargs: dict[str, Any],
         sender: Message | None,
         chain: tuple[Step, ...],
+        metadata: Metadata | None,
     ) -> tuple[int, bytes, bytes]:
         """
         Codec, head and body of a call. `SerializationError` names the argument that cannot travel.
 
-        The body is the tuple of positional arguments where that is all, else a list.
+        The body is the tuple of positional arguments where that is all, else a list: arguments,
+        keyword arguments, sender, metadata by name, the asks that wait for this one.
         """
         key = (ref._name, ref._uid, ref._pin, method)
         try:
             head = self._heads.get(key) or self._head(key)
             content: Any = args
             is_flat = not kwargs
-            if kwargs or sender is not None or self._codec == Codec.JSON:
+            if kwargs or sender is not None or metadata is not None or self._codec == Codec.JSON:
                 life = sender.life if sender is not None else None
                 origin = None if life is None else (life.cell.name, life.cell.uid, life.incarnation)
-                content = [args, kwargs, origin, *chain]
+                carried = metadata.to_plain() if metadata is not None else None
+                content = [args, kwargs, origin, carried, *chain]
                 if self._codec == Codec.JSON:
                     return _JSON, head, json.dumps(content).encode()
             for arg in args:
@@ -492,11 +506,29 @@ class Remote:
                 peer = self._peers.get(address)
                 if peer is None:
                     assert self._transport is not None
-                    peer = Peer(address, self._transport.link, self._sealer, self.address, self._lost)
+                    seen = self._senders.found(host_id_of(address))
+                    peer = Peer(address, self._transport.link, self._sealer, self.address, self._lost, seen)
                     if self._closed:
                         peer.lose()  # whatever is put there never leaves, and is told so
                     else:
                         self._peers[address] = peer
+        return peer
+
+    def sender_of(self, frame: Frame) -> Peer:
+        """Who has sent *frame*. `BadFrame` for one that came before, and for one process too many."""
+        peer = self._peers.get(frame.address)
+        if peer is None:
+            with self._peers_lock:
+                last, count = self._senders.last_of(host_id_of(frame.address)), len(self._peers)
+            if frame.sequence <= last:
+                raise BadFrame("sequence")
+            if count >= MAX_PEERS:
+                raise BadFrame("peers")
+            peer = self.peer(frame.address)
+        seen = peer.seen
+        if frame.sequence <= seen.last:
+            raise BadFrame("sequence")
+        seen.last = frame.sequence
         return peer
 
     def _lost(self, peer: Peer, reason: str) -> None:
@@ -506,8 +538,10 @@ class Remote:
     def _lose(self, peer: Peer, reason: str) -> None:
         if peer.is_lost:
             return
-        if self._peers.get(peer.address) is peer:
-            del self._peers[peer.address]
+        with self._peers_lock:
+            if self._peers.get(peer.address) is peer:
+                del self._peers[peer.address]
+                self._senders.lost(peer.host_id, peer.seen)
         calls = self._system._calls
         unsent, unconfirmed = peer.lose()
         self._lender.lost(peer.address)

@@ -18,6 +18,7 @@ from actors.idempotency import Idempotency, Naming, idempotency_of
 
 if TYPE_CHECKING:
     from actors.context import Context
+    from actors.interceptors import Interceptor
 
 HOOKS = frozenset({"on_start", "on_stop", "on_terminated"})
 RESERVED = frozenset(
@@ -65,6 +66,8 @@ class Actor:
     """True gives `__init__` and all `def` handlers one thread for life (sqlite, CUDA)."""
     ask_timeout: ClassVar[float | None] = 5.0
     """Seconds an ask waits for its outcome by default; None for ever."""
+    interceptors: ClassVar[tuple[Interceptor, ...]] = ()
+    """What stands around its handlers, what they send, and its spawn; see `actors.interceptors`."""
     is_supervisor: ClassVar[bool] = False
 
     context: Context
@@ -254,7 +257,21 @@ def check_overflow(owner: str, value: object) -> None:
         raise InvalidArgument(f"{owner}overflow={value!r} is not one of {known}")
 
 
+def check_interceptors(owner: str, value: object) -> tuple[Interceptor, ...]:
+    """*value*, and `InvalidArgument` unless it is a tuple of interceptors."""
+    if value == ():
+        return ()
+    from actors.interceptors import Interceptor
+    from actors.tracing import carriage
+
+    if not isinstance(value, tuple) or not all(isinstance(one, Interceptor) for one in value):
+        raise InvalidArgument(f"{owner}interceptors={value!r} must be a tuple of Interceptors")
+    carriage.on = True
+    return value
+
+
 def _check_defaults(cls: type[Actor]) -> None:
+    check_interceptors(cls.__name__ + ".", cls.interceptors)
     for field, value in (("mailbox", cls.mailbox), ("concurrency", cls.concurrency)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InvalidArgument(f"{cls.__name__}.{field}={value!r} must be an integer of at least 1")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.context import Context
-from actors.errors import AlreadyStarted
+from actors.errors import ActorError
 from actors.exit import Exit
 from actors.ref import Ref
 
@@ -106,7 +106,8 @@ class Children:
         Its name is `<parent>/<child_id>`, unless *name* and *uid* say which registration it is,
         one that may move to another process: then refs to it ask the system's directory.
 
-        A name that somebody else has is a failed start with `AlreadyStarted` as its cause.
+        A name that somebody else has is a failed start with `AlreadyStarted` as its cause, and what
+        an interceptor refuses one with its error.
         """
         cell = self._cell_by_id.get(child_id)
         if cell is None:
@@ -127,7 +128,7 @@ class Children:
                     uid=uid,
                     roams=name is not None,
                 )
-            except AlreadyStarted as error:
+            except ActorError as error:
                 self._reports.start_failed(child_id, Exit("start_failed", error))
                 return
             self._cell_by_id[child_id] = cell

@@ -35,6 +35,7 @@ class Door:
         self._peer: Peer | None = None
         self._news: SimpleQueue[Envelope | _Gone] = SimpleQueue()
         self._last_call = 0
+        self._last_frame = 0
         self._unsent: set[int] = set()
         """Calls that never left."""
 
@@ -126,7 +127,11 @@ class Door:
     def _receive(self, frames: list[bytes]) -> None:
         for data in frames:
             try:
-                for parts in envelopes(self._sealer.open(data, self._host_id).body):
+                frame = self._sealer.open(data, self._host_id)
+                if frame.address != self._address or frame.sequence <= self._last_frame:
+                    continue  # of somebody who was not asked, or once more
+                self._last_frame = frame.sequence
+                for parts in envelopes(frame.body):
                     one = Envelope(*parts)
                     if one.codec == Codec.JSON:
                         self._news.put(one)

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
+from actors import _passage
 from actors._calls import Call
 from actors._message import Message, current_message
 from actors._named import Attempts, NamedCall, never_ran
@@ -20,6 +21,7 @@ from actors.idempotency import unnamed, with_key
 from actors.ref import Ref, check_reliable, check_timeout, method_name
 from actors.reply import Reply, failed
 from actors.retry import RetryBudget
+from actors.tracing import carriage
 
 if TYPE_CHECKING:
     from actors.system import ActorSystem
@@ -226,13 +228,16 @@ class Routed(Generic[A]):
         ref = self._nobody()
         if self._idempotency_key is None and method not in self._router.idempotent:
             call = Call(system, ref, method, self._timeout)
-            route = _Route(self, call, args, kwargs, sender)
         else:
-            call = named = NamedCall(system, ref, method, self._timeout, self._idempotency_key)
-            route = _NamedRoute(self, named, args, kwargs, sender)
+            call = NamedCall(system, ref, method, self._timeout, self._idempotency_key)
         call.given_timeout = self._timeout_given
         system._set_deadline(call, ref, sender, streams=streams)
-        route.go()
+        if carriage.on and not _passage.may_leave(system, call, ref, args, kwargs, sender):
+            return call
+        if isinstance(call, NamedCall):
+            _NamedRoute(self, call, args, kwargs, sender).go()
+        else:
+            _Route(self, call, args, kwargs, sender).go()
         return call
 
 

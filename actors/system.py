@@ -12,12 +12,12 @@ import asyncio
 import math
 import random
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context as ContextVars
 from contextvars import copy_context
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from actors import events
+from actors import _passage, events
 from actors._answered import Answered, deliver_named
 from actors._calls import STREAM_TIMEOUT, Call, Calls
 from actors._cell import ENDED, TEMPORARY, Cell, Owner
@@ -32,7 +32,16 @@ from actors._remote import Remote
 from actors._runner import Runners
 from actors._threads import ThreadPool
 from actors._watches import Watches
-from actors.actor import Actor, Overflow, check_class, check_handler_timeout, check_overflow
+from actors.actor import (
+    Actor,
+    Method,
+    Overflow,
+    check_class,
+    check_handler_timeout,
+    check_interceptors,
+    check_overflow,
+    methods_of,
+)
 from actors.address import new_host_id, split_target
 from actors.clock import Clock, LoopClock
 from actors.directory import Directory
@@ -45,8 +54,12 @@ from actors.reply import Reply, failed, settled
 from actors.retry import RetryBudget
 from actors.statistics import Counts, SystemStatistics
 from actors.stream import is_stream
+from actors.tracing import Metadata, carriage, look_for_opentelemetry, without_span
 from actors.transport import Transport
 from actors.wire import Kind
+
+if TYPE_CHECKING:
+    from actors.interceptors import Interceptor
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -77,7 +90,8 @@ class ActorSystem:
 
     `async with ActorSystem()` puts them on the running loop, `with ActorSystem()` on a
     thread of their own. `listen=True` opens an inbox, so that processes without Ray can
-    talk: `system.address`, `other.ref(f"{address}#{name}")`.
+    talk: `system.address`, `other.ref(f"{address}#{name}")`. *interceptors* stand around
+    whatever this process sends, handles and spawns; see `actors.interceptors`.
     """
 
     def __init__(
@@ -91,6 +105,7 @@ class ActorSystem:
         sinks: tuple[events.Sink, ...] = (events.log_sink,),
         foreign: bool = False,
         crash_file: str = "",
+        interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self.directory = directory
         self._crash_file = crash_file
@@ -108,7 +123,10 @@ class ActorSystem:
         self._names = Names()
         self._top: dict[Cell, None] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._base_context = copy_context()
+        self._interceptors = check_interceptors("ActorSystem.", tuple(interceptors))
+        self._intercepted: dict[type[Actor], dict[str, Method]] = {}
+        """The methods of actor classes inside their interceptors."""
+        self._base_context = without_span(copy_context())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
         self._own_thread: threading.Thread | None = None
@@ -187,6 +205,7 @@ class ActorSystem:
         if self._listens:
             self._remote = Remote(self, self._transport, self._key, foreign=self._foreign)
             self._remote.open(loop)
+        look_for_opentelemetry()
         _systems.append(self)
 
     def stop(self) -> Reply[None]:
@@ -389,9 +408,20 @@ class ActorSystem:
             incarnation=incarnation,
             roams=roams,
         )
+        registered = _passage.spawning(cell) if cell.interceptors else None
         self._names.take(cell)
         (self._top if parent is None else parent.children)[cell] = None
+        if registered is not None:
+            registered()
         return cell
+
+    def _methods_of(self, cls: type[Actor], interceptors: tuple[Interceptor, ...]) -> dict[str, Method]:
+        """The messages of *cls*, each inside *interceptors*."""
+        methods = self._intercepted.get(cls)
+        if methods is None:
+            methods = {name: _passage.around(one, interceptors) for name, one in methods_of(cls).items()}
+            self._intercepted[cls] = methods
+        return methods
 
     def _ended(self, cell: Cell) -> None:
         self._names.free(cell)
@@ -412,7 +442,8 @@ class ActorSystem:
         if naming is not None and naming.covers(method):
             return ask_named(self, ref, method, args, kwargs, naming.key, streams=streams)
         sender = current_message.get()
-        if sender is None and self._remote is not None and not (kwargs or streams):
+        carries = carriage.on and not _passage.is_plain(self, ref, method, sender)
+        if sender is None and self._remote is not None and not (kwargs or streams or carries):
             home = ref._home
             if not home and self.directory is not None and ref._located[0] == self.directory.version:
                 home = ref._located[1]
@@ -425,6 +456,8 @@ class ActorSystem:
             self._set_deadline(call, ref, sender, streams=streams)
         elif timeout is not None:
             call.deadline_at = self.clock.now() + timeout
+        if carries and not _passage.may_leave(self, call, ref, args, kwargs, sender):
+            return call
         self._calls.add(call)
         self._dispatch(call, ref, args, kwargs, sender)
         return call
@@ -477,14 +510,24 @@ class ActorSystem:
                 message.tag = call.tag
             message.pin = ref._pin
             message.chain = chain
+            message.metadata = call.metadata
             call.message = message
             call.target = ref
             self._on_loop(self._deliver if call.tag is None else self._deliver_named, place, message)
         if self._closed:
             self._calls.fail(call, self._unreachable(ref))
 
-    def _tell(self, ref: Ref[Any], method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reply[None]:
+    def _tell(
+        self,
+        ref: Ref[Any],
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        metadata: Metadata | None = None,
+    ) -> Reply[None]:
         sender = current_message.get()
+        if carriage.on and metadata is None and not _passage.is_plain(self, ref, method, sender):
+            return _passage.tell(self, ref, method, args, kwargs, sender)
         for arg in args if not kwargs else (*args, *kwargs.values()):
             if type(arg) not in FLAT and is_stream(arg):
                 return self._lost_tell(ref, method, sender, refuse_streams(ref._name, method))
@@ -493,6 +536,7 @@ class ActorSystem:
         cell = ref._cell
         if (
             cell is not None
+            and metadata is None
             and threading.get_ident() == self._loop_thread
             and not (cell.roams or self._closed or cell.overflow == "block")
         ):
@@ -503,12 +547,13 @@ class ActorSystem:
             return self._lost_tell(ref, method, sender, error)
         if isinstance(place, str):
             assert self._remote is not None
-            return self._remote.tell(place, ref, method, args, kwargs, sender)
+            return self._remote.tell(place, ref, method, args, kwargs, sender, metadata)
         reply: Reply[None] = Reply(self)
         message = Message(
             method, args, kwargs, _TellAnswer(reply), sender.life if sender is not None else None
         )
         message.pin = ref._pin
+        message.metadata = metadata
         self._on_loop(self._deliver_tell, place, message, reply)
         if self._closed:
             reply._reject(self._unreachable(ref))

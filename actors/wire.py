@@ -28,6 +28,8 @@ MAGIC = b"US"
 VERSION = 1
 MAX_FRAME = 64 * 1024 * 1024
 """Bytes. Larger frames are refused by the sender, and by the receiver's socket."""
+MAX_ENVELOPES = 65_536
+"""In one frame. A sender closes a frame at 1 MB: it has at most 43,691."""
 
 _HEADER = struct.Struct("!2sBBQQQHI")
 _ENVELOPE = struct.Struct("!BBHIQd")
@@ -191,7 +193,10 @@ def head_of(name: str, uid: int, pin: int, method: str) -> bytes:
 
 def target_of(head: bytes | memoryview) -> tuple[str, int, int, str]:
     """What `head_of` wrote: name, uid, pin, method. `ValueError` for anything else."""
-    name, uid, pin, method = json.loads(bytes(head))
+    try:
+        name, uid, pin, method = json.loads(bytes(head))
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
     if not (type(name) is type(method) is str and type(uid) is type(pin) is int and method):
         raise ValueError("a head names an actor and a method")
     return name, uid, pin, method
@@ -202,9 +207,11 @@ Parts = tuple[int, int, int, float, bytes | memoryview, bytes | memoryview]
 
 
 def envelopes(body: bytes | memoryview) -> list[Parts]:
-    """The envelopes of a verified frame's body. `BadFrame` where the lengths do not add up."""
+    """The envelopes of a verified frame's body. `BadFrame` for too many, and lengths that do not add up."""
     at = 0
     size = len(body)
+    if size > MAX_ENVELOPES * ENVELOPE_OVERHEAD:
+        _check_count(body)
     found: list[Parts] = []
     unpack, overhead = _ENVELOPE.unpack_from, _ENVELOPE.size
     try:
@@ -220,3 +227,14 @@ def envelopes(body: bytes | memoryview) -> list[Parts]:
     if at != size:
         raise BadFrame("envelope")
     return found
+
+
+def _check_count(body: bytes | memoryview) -> None:
+    # Counted before any is taken out: 64 MiB of empty ones would become 700 MB of tuples.
+    at, count, size = 0, 0, len(body)
+    while at + ENVELOPE_OVERHEAD <= size:
+        _, _, head_size, body_size, _, _ = _ENVELOPE.unpack_from(body, at)
+        at += ENVELOPE_OVERHEAD + head_size + body_size
+        count += 1
+        if count > MAX_ENVELOPES:
+            raise BadFrame("envelopes")

@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from actors import Actor, ActorSystem, Ref, Terminated, idempotent
+from actors import Actor, ActorSystem, Ref, Terminated, idempotent, tracing
 from actors.events import DeadLettered, Event
+from actors.interceptors import Ended, Interception, Interceptor
 from actors.statistics import SystemStatistics
 
 HERE = Path(__file__).resolve().parent
@@ -256,6 +257,84 @@ class Till(Actor):
 
     async def napping(self) -> int:
         return self.naps
+
+
+class Bystander(Interceptor):
+    """Notes what passes in its process."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def _note(self, hook: str, call: Interception) -> Ended:
+        self.seen.append(f"{hook} {call.target}.{call.method}")
+        return lambda error: self.seen.append(f"ended {error}")
+
+    def on_send(self, call: Interception) -> Ended:
+        return self._note("send", call)
+
+    def on_handle(self, call: Interception) -> Ended:
+        return self._note("handle", call)
+
+    def on_spawn(self, call: Interception) -> None:
+        self._note("spawn", call)
+
+
+class Guest(Actor):
+    """Has an interceptor of its own, wherever it is."""
+
+    interceptors = (bystander := Bystander(),)
+
+    async def visit(self, ref: Ref[Any]) -> None:
+        await ref.same("hello")
+
+    async def seen(self) -> list[str]:
+        return list(self.bystander.seen)
+
+
+class Relay(Actor):
+    """Says in which trace it works, and asks others to."""
+
+    expected = (Exception,)
+    concurrency = 100
+
+    def __init__(self) -> None:
+        self.notes: list[Any] = []
+
+    async def here(self) -> tuple[str, dict[str, str]]:
+        return str(tracing.current_trace()), dict(tracing.current_baggage())
+
+    def here_on_thread(self) -> tuple[str, dict[str, str]]:
+        return str(tracing.current_trace()), dict(tracing.current_baggage())
+
+    async def items(self) -> AsyncIterator[str]:
+        yield str(tracing.current_trace())
+        await asyncio.sleep(0)
+        yield str(tracing.current_trace())
+
+    async def along(self, *refs: Ref[Any]) -> list[Any]:
+        """What the others along the way say, the last one first, and this one behind them."""
+        below = await refs[0].along(*refs[1:]) if refs else []
+        return [*below, await self.here()]
+
+    def along_on_threads(self, *refs: Ref[Any]) -> list[Any]:
+        below = refs[0].along_on_threads(*refs[1:]).result() if refs else []
+        return [*below, self.here_on_thread()]
+
+    async def note(self) -> None:
+        self.notes.append(await self.here())
+
+    async def note_later(self) -> None:
+        self.context.after(0, self.note)
+
+    async def tell_on(self, ref: Ref[Any]) -> None:
+        ref.tell("note")
+
+    async def noted(self) -> list[Any]:
+        return self.notes
+
+    @idempotent
+    async def here_once(self) -> tuple[str, dict[str, str]]:
+        return await self.here()
 
 
 class Stagehand(Actor):

@@ -333,3 +333,15 @@ def test_a_foreign_system_unpickles_nothing_that_others_send(run_root: Path) -> 
         with pytest.raises(SerializationError, match="unpickles nothing"):
             other.ref(f"{stage.address}#echo").same(1).result(5)
         assert stage.find("echo").same(1).result(5) == 1
+
+
+def test_frames_that_come_twice_count_once(system: ActorSystem, run_root: Path) -> None:
+    class Echoing(Door):
+        def _receive(self, frames: list[bytes]) -> None:
+            super()._receive([frame for frame in frames for _ in range(2)])
+
+    with Echoing(system.address, str(run_root), read_key(run_root / KEY_NAME)) as door:
+        numbers = door.stream("echo", "endless")  # an item is a frame, more or less
+        assert [next(numbers) for _ in range(20)] == list(range(20))
+        numbers.close()
+        assert [door.ask("echo", "same", n) for n in range(3)] == [0, 1, 2]

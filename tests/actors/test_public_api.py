@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -77,8 +78,25 @@ def test_testing_is_there_for_users(name: str) -> None:
     assert getattr(testing, name).__doc__
 
 
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("interceptors", "Interceptor"),
+        ("interceptors", "Interception"),
+        ("traces", "Trace"),
+        ("tracing", "carrying"),
+        ("tracing", "current_trace"),
+        ("tracing", "current_baggage"),
+    ],
+)
+def test_what_calls_carry_and_pass_is_in_modules_of_its_own(module: str, name: str) -> None:
+    assert getattr(import_module(f"actors.{module}"), name).__doc__
+
+
 def test_importing_everything_loads_no_vendor() -> None:
-    loaded = modules_after("from actors import *; import actors.testing, actors.routed, actors.children")
+    loaded = modules_after(
+        "from actors import *; import actors.testing, actors.routed, actors.children, actors.interceptors"
+    )
 
     assert not loaded & VENDORS
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from actors.actor import Actor
 from actors.exit import Exit, Ignore, Terminated
 from actors.idempotency import idempotent
+from actors.interceptors import Interception, Interceptor
 from supervisors import ChildSpec, Supervisor
 
 
@@ -124,6 +125,45 @@ class Watcher(Actor):
 
     async def told(self) -> list[tuple[str, str]]:
         return self.heard
+
+
+class Stamps(Interceptor):
+    """Stamps what passes, in whatever process that is."""
+
+    def __init__(self) -> None:
+        self.stamps: list[tuple[str, str, str, dict[str, str], int]] = []
+
+    def _stamp(self, hook: str, call: Interception) -> None:
+        self.stamps.append(
+            (hook, f"{call.target}.{call.method}", str(call.trace), dict(call.baggage), os.getpid())
+        )
+
+    def on_send(self, call: Interception) -> None:
+        self._stamp("send", call)
+
+    def on_handle(self, call: Interception) -> None:
+        self._stamp("handle", call)
+
+    def on_spawn(self, call: Interception) -> None:
+        self._stamp("spawn", call)
+
+
+class Clerk(Actor):
+    """Hands on what it gets, and keeps the stamps."""
+
+    interceptors = (stamps := Stamps(),)
+
+    async def file(self, paper: str, *services: str) -> list[int]:
+        """Through the hands of one clerk of each service; their processes."""
+        if not services:
+            return [os.getpid()]
+        return [os.getpid(), *await self.context.service(services[0]).file(paper, *services[1:])]
+
+    async def forward(self, ref: Any, paper: str) -> list[int]:
+        return [os.getpid(), *await ref.file(paper)]
+
+    async def stamped(self) -> list[Any]:
+        return list(self.stamps.stamps)
 
 
 class Diarist(Actor):
