@@ -25,8 +25,10 @@ def blockers(cell: Cell, message: Message) -> list[Call]:
     Empty unless all of them have made one. While all are waited for, *message* waits for itself.
     """
     life = cell.life
-    running = [*life.running] if life is not None else []
-    if life is not None and life.stepping is not None:
+    if life is None or not life.is_busy:
+        return []
+    running = [*life.running]
+    if life.stepping is not None:
         running.append(life.stepping)
     if len(running) < cell.concurrency:
         return []

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from actors._calls import SentTell
     from actors._cell import Cell
     from actors._feeds import Intake
-    from actors._message import Message
+    from actors._message import Message, Origin
 
 CONNECT_TIMEOUT = 1.0
 MAX_OUTBOX_BYTES = 256 * 1024 * 1024
@@ -111,6 +111,8 @@ class Peer:
         """Asks of that process which run or wait here, by its call id. Loop thread only."""
         self.intakes: dict[int, Intake] = {}
         """Streams that came from there as arguments, until their end came too."""
+        self.origins: dict[tuple[Any, ...], Origin] = {}
+        """Actors there that sent something lately, by what their messages say of them. Loop thread only."""
         self.watched: dict[int, Any] = {}
         """What actors of this process watch there, by watch id. Loop thread only."""
         self.watching: dict[int, Cell] = {}

@@ -343,7 +343,8 @@ class Remote:
                 life = sender.life if sender is not None else None
                 origin = None if life is None else (life.cell.name, life.cell.uid, life.incarnation)
                 carried = metadata.to_plain() if metadata is not None else None
-                content = [args, kwargs, origin, carried, *chain]
+                # Plain tuples: of a named one the pickle would name the class, 3 µs on both sides.
+                content = [args, kwargs, origin, carried, *map(tuple, chain)]
                 if self._codec == Codec.JSON:
                     return _JSON, head, json.dumps(content).encode()
             for arg in args:

@@ -495,8 +495,8 @@ class ActorSystem:
             args, kwargs = self._feeds.send(feeds, args, kwargs, place)
         chain: tuple[Step, ...] = ()
         if sender is not None:
-            step = Step(self._id, call.call_id, f"{ref._name}.{call.method}()")
-            chain = (*sender.chain[1 - _LONGEST_CHAIN :], step)
+            step: Step = tuple.__new__(Step, (self._id, call.call_id, f"{ref._name}.{call.method}()"))
+            chain = (*sender.chain[1 - _LONGEST_CHAIN :], step) if sender.chain else (step,)
         if isinstance(place, str):
             assert self._remote is not None
             self._remote.ask(call, place, ref, args, kwargs, sender, chain)
