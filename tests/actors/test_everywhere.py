@@ -14,8 +14,9 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -309,8 +310,16 @@ def use(ref: Ref[Any], said: Any) -> None:
         said.put([ref.same("from a child").result(), *ref.count(2), repr(ref)])
 
 
+@pytest.fixture(scope="module")
+def helpers() -> Iterator[None]:
+    """Ends the processes that multiprocessing keeps for its whole life: nothing is to be left behind."""
+    yield
+    forkserver._forkserver._stop()
+    resource_tracker._resource_tracker._stop()
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_ref_is_an_argument_of_a_process(run_root: Path, method: str) -> None:
+def test_a_ref_is_an_argument_of_a_process(run_root: Path, helpers: None, method: str) -> None:
     context = multiprocessing.get_context(method)
     said = context.Queue()
     with listening() as system:

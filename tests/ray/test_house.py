@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 # What the stage's process opens in these tests, in the place of `supervisors.stage`.
 FAKE_STAGES = '''
 import os, subprocess, sys, time
+from pathlib import Path
 
 class Fake:
     def __init__(self, config):
