@@ -30,7 +30,7 @@ SHELL = [
 ]
 INSTALLING = [line for line in SHELL if "pip install" in line]
 COMMANDS = [line for line in SHELL if "pip install" not in line]
-APP, ASYNC, IN_PROCESS, GROUP, WARM = PYTHON
+APP, ASYNC, IN_PROCESS, GROUP, WARM, CALLS = PYTHON
 
 
 @pytest.fixture
@@ -195,6 +195,14 @@ def test_the_job_does_what_the_readme_says(place: Path) -> None:
     assert hits[0]["snippet"]
 
 
+def test_calls_can_do_what_it_says_beside(place: Path) -> None:
+    (place / "calls.py").write_text(CALLS)
+
+    said = run([sys.executable, "calls.py"], place).splitlines()
+
+    assert said == ["7: steak 3", "soup, served", "steak, served", "cake, served"]
+
+
 def test_ci_runs_the_command_that_the_readme_shows() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     command = next(line for line in INSTALLING if "pytest" in line)
@@ -203,7 +211,7 @@ def test_ci_runs_the_command_that_the_readme_shows() -> None:
 
 
 def test_no_command_of_the_readme_is_left_untested() -> None:
-    """Whoever adds one adds its test; only installing, the tests themselves and benchmarks may be missing."""
+    """Whoever adds one adds its test; only installing, tests, benchmarks and chaos may be missing."""
     assert [line for line in COMMANDS if not line.startswith("understudy ")] == []
     assert len(COMMANDS) == 18
-    assert len(PYTHON) == 5
+    assert len(PYTHON) == 6
