@@ -299,7 +299,7 @@ class RemotePipe:
 
 def size_of(codec: int, body: bytes | memoryview) -> int:
     """The bytes of one item as writer and reader count them."""
-    return len(body) if codec != _SHARED else parcel(body).size
+    return len(body) if codec != _SHARED else sum(length for _, length in parcel(body).places)
 
 
 # -- to a reply of this process --------------------------------------------------------------

@@ -22,8 +22,11 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-SHARED_FROM = 256 * 1024
-"""Bytes of a message, or of one buffer in it, from which it travels this way."""
+SHARED_FROM = 64 * 1024
+"""Bytes of a message, or of one buffer in it, from which it travels this way.
+
+250 KB there and back then take 0.6 ms, through the socket 4; 70 KB 0.55 instead of 0.8; at 40 KB both are alike.
+"""
 
 IDLE_TIME = 10.0
 """Seconds after which memory that nobody uses is given back to the system."""
