@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 SHARED_FROM = 64 * 1024
 """Bytes of a message, or of one buffer in it, from which it travels this way.
 
-250 KB there and back then take 0.6 ms, through the socket 4; 70 KB 0.55 instead of 0.8; at 40 KB both are alike.
+250 KB there and back then take 0.6 ms, through the socket 4; 70 KB 0.55 instead of 0.8; 40 KB are
+alike both ways.
 """
 
 IDLE_TIME = 10.0
