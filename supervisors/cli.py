@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 OK, ERROR, USAGE, UNHEALTHY, UNREACHABLE = range(5)
 
+_DYING = 2.0
+"""Seconds that a process whose pipe has closed may take to be dead."""
+
 _LOOK = 0.05
 """Seconds between two looks for the next life of a stage."""
 _ALL = 1_000_000
@@ -162,15 +165,27 @@ def _followed_events(app_name: str | None, last: int) -> Iterator[dict[str, Any]
     while True:
         try:
             yield from _events(record.app, last, follow=True)
-        except ActorError:
-            if record.is_alive() and not is_over():
-                raise  # it has refused
+        except ActorError as error:
+            # Its pipe closes before it counts as dead; anything else it says itself.
+            patience = _DYING if isinstance(error, Unavailable) else 0.0
+            if not is_over() and not _has_ended(record, patience):
+                raise
         if not is_over():
             click.echo(f"understudy: the stage of {record.app} is gone; it should be back soon", err=True)
         following = _next_life(record, is_over)
         if following is None:
             return
         record, last = following, _ALL
+
+
+def _has_ended(record: settings.StageRecord, patience: float) -> bool:
+    """Whether the stage of *record* is gone, or will be within *patience* seconds."""
+    give_up_at = time.monotonic() + patience
+    while record.is_alive():
+        if time.monotonic() >= give_up_at:
+            return False
+        time.sleep(_LOOK)
+    return True
 
 
 def _next_life(record: settings.StageRecord, is_over: Callable[[], bool]) -> settings.StageRecord | None:
