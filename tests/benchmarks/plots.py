@@ -161,7 +161,7 @@ def _draw_ratios(bars: Sequence[Advantage], source: str, path: Path) -> Path:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} ×")
     axes.grid(axis="x", color="#dddddd")
     axes.set_xlabel("times as good as Ray: rates divided, times divided the other way round (log scale)")
-    axes.set_title("Understudy beside Ray, in one run\n", loc="left", fontweight="bold")
+    axes.set_title("Understudy beside Ray\n", loc="left", fontweight="bold")
     axes.text(0, 1.012, source, transform=axes.transAxes, fontsize=8, color="#777777")
     keys = [(_AHEAD, "ahead, target met or none"), (_MISSED, "ahead, target missed"), (_BEHIND, "behind Ray")]
     handles = [Line2D([], [], color=colour, linewidth=8, label=text) for colour, text in keys]

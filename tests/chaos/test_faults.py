@@ -22,7 +22,6 @@ from actors.system import ActorSystem
 from supervisors import connect, settings
 from supervisors.testing import Load, Planted, Scribe, Verdict, check, read_ledger
 from supervisors.testing.scribe import plant
-from tests.crowding import in_time
 
 pytestmark = pytest.mark.ray
 
@@ -85,7 +84,7 @@ class TestProcesses:
         theatre.nemesis.signal(pid, signal.Signals(number))
 
         wait_until(lambda: theatre.who("desk/0")[1] == life + 1, pause=0.001)
-        assert time.monotonic() - began_at < in_time(3)
+        assert time.monotonic() - began_at < 3
         after = theatre.lives()
         assert {name for name in before if before[name] != after[name]} == {"desk/0"}
 
@@ -98,7 +97,7 @@ class TestProcesses:
         theatre.who("desk/1")
 
         word = {"segfault": "SIGSEGV", "abort": "SIGABRT"}[method]
-        wait_until(lambda: word in theatre.row("desk/1")["last_exit"], in_time(1))
+        wait_until(lambda: word in theatre.row("desk/1")["last_exit"], 1)
 
     def test_F02_kills_under_load_lose_nothing_and_hang_nobody(self, theatre: Any) -> None:
         with under_load(theatre, {"desk": 2}) as verdict:
@@ -112,7 +111,7 @@ class TestProcesses:
                 theatre.nemesis.has_hit(done)
                 theatre.who(name)
 
-        assert max(verdict().rto) < in_time(3)
+        assert max(verdict().rto) < 3
 
     def test_F02_who_waits_is_told_at_once(self, theatre: Any) -> None:
         theatre.wait_ready()
@@ -129,7 +128,7 @@ class TestProcesses:
         theatre.nemesis.signal(pid, signal.SIGKILL)
 
         wait_until(lambda: len(told_after) == 20, timeout=5)
-        assert max(told_after) < in_time(0.5)
+        assert max(told_after) < 0.5
         assert all(isinstance(reply.outcome(0).error, Unavailable) for reply in waiting)
         theatre.who("desk/0")
 
@@ -156,7 +155,7 @@ class TestHangs:
 
         theatre.nemesis.signal(pid, signal.SIGSTOP)
 
-        wait_until(lambda: theatre.lives()["cell/0"][0] == life + 1, in_time(6), pause=0.1)
+        wait_until(lambda: theatre.lives()["cell/0"][0] == life + 1, 6, pause=0.1)
         assert theatre.row("cell/0")["last_exit"].startswith("hung (stopped")
 
     def test_F07_a_short_pause_restarts_nobody_and_loses_nothing(self, theatre: Any) -> None:
@@ -219,7 +218,7 @@ class TestUsersCode:
         began_at = time.monotonic()
         with pytest.raises(ServiceFailed):
             theatre.cluster.service("strict").who().result()
-        assert time.monotonic() - began_at < in_time(0.5)
+        assert time.monotonic() - began_at < 0.5
         planted.unlink()
 
     def test_F11_a_start_that_hangs_is_cut_off(self, theatre: Any) -> None:
@@ -231,7 +230,7 @@ class TestUsersCode:
 
         wait_until(lambda: "did not start within 2 s" in (theatre.row("desk/1")["last_exit"] or ""))
 
-        assert time.monotonic() - began_at < in_time(2 + 1)
+        assert time.monotonic() - began_at < 2 + 1
         planted.unlink()
         assert theatre.who("desk/1")[1] > life + 1
 
@@ -244,7 +243,7 @@ class TestUsersCode:
 
         wait_until(lambda: "did not start within 2 s" in (theatre.row("sleepers/1")["last_exit"] or ""))
 
-        assert time.monotonic() - began_at < in_time(2 + 1)
+        assert time.monotonic() - began_at < 2 + 1
         assert theatre.member("sleepers/0").who().result()[0] == "sleepers/0"
         theatre.folder.joinpath("blocked").unlink()
         assert theatre.who("sleepers/1")[1] > life
@@ -260,7 +259,7 @@ class TestUsersCode:
         report = theatre.cluster.scale("desk", 2).result(20)
 
         assert report["left"] == ["desk/2"]
-        assert time.monotonic() - began_at < in_time(1 + 1)
+        assert time.monotonic() - began_at < 1 + 1
         planted.unlink()
 
     def test_F13_a_restart_storm_ends_and_costs_little(self, theatre: Any) -> None:
@@ -595,7 +594,7 @@ class TestEndings:
         driver.kill()
         driver.communicate()
 
-        wait_until(lambda: not _with_variable(f"CHAOS_DRIVER={mark}"), timeout=in_time(5) + 0.5)
+        wait_until(lambda: not _with_variable(f"CHAOS_DRIVER={mark}"), timeout=5 + 0.5)
         assert not settings.app_dir("orphaned").exists()
 
 

@@ -366,7 +366,7 @@ async def test_a_query_answers_with_file_line_and_snippet(root: Path) -> None:
     assert best["score"] > others[0]["score"]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(5))
 async def test_kills_while_indexing_leave_no_trace_in_the_digest(root: Path, seed: int) -> None:
     """Any member, at any moment, and one answer or report in ten is lost."""
     async with opened(Company(seed, loss=0.1)) as company:

@@ -26,7 +26,6 @@ from actors.errors import (
     Unavailable,
 )
 from supervisors import Backoff, Cluster, Service
-from tests.crowding import in_time
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 
@@ -235,7 +234,7 @@ def test_c27_an_order_is_served_between_failing_restarts(stage: Stage) -> None:
     report = stage.cluster.scale("never", 0).result(10)
 
     assert report["left"] == ["never/0"]
-    assert time.monotonic() - begun_at < in_time(5)
+    assert time.monotonic() - begun_at < 5
 
 
 def test_c28_a_restart_that_fails_is_tried_again(stage: Stage) -> None:
@@ -284,7 +283,7 @@ def test_c40_who_is_not_there_is_told_at_once(stage: Stage) -> None:
     with pytest.raises(NotFound):
         stage.cluster.service("permanant")
 
-    assert time.monotonic() - begun_at < in_time(2)
+    assert time.monotonic() - begun_at < 2
 
 
 @pytest.mark.parametrize(("how", "error"), [("kill", Unavailable), ("error", Burnt)])
@@ -297,7 +296,7 @@ def test_c41_whoever_asked_the_one_that_ended_learns_why(
     with pytest.raises(error) as raised:
         stage.member("permanent/0").options(timeout=30).end(how).result()
 
-    assert time.monotonic() - begun_at < in_time(5)
+    assert time.monotonic() - begun_at < 5
     if isinstance(raised.value, Unavailable):
         assert raised.value.may_have_run
     else:
@@ -322,7 +321,7 @@ def test_c46_c39_a_deadline_is_kept_and_a_late_answer_reaches_nobody(stage: Stag
     with pytest.raises(DeadlineExceeded):
         member.options(timeout=0.03).nap(0.3).result()
 
-    assert 0.03 <= time.monotonic() - begun_at < in_time(0.5)
+    assert 0.03 <= time.monotonic() - begun_at < 0.5
     assert member.who().result()[0] == "permanent/0"
 
 
@@ -398,7 +397,7 @@ def test_c29_a_brutal_kill_runs_no_cleanup(stage: Stage) -> None:
     begun_at = time.monotonic()
     stage.cluster.scale("loop", 0).result(20)
 
-    assert time.monotonic() - begun_at < in_time(5)
+    assert time.monotonic() - begun_at < 5
     assert "cleans up" not in [what for _, _, what in stage.diary("loop/0")]
 
 

@@ -18,7 +18,6 @@ from players import Chef, Diarist
 
 from actors.errors import ActorError, Unavailable
 from supervisors import App, Service, connect, settings
-from tests.crowding import in_time
 
 pytestmark = pytest.mark.ray
 
@@ -125,7 +124,7 @@ def test_a_terminated_driver_takes_its_embedded_cluster_with_it(drive: Any, is_g
 
     driver.process.send_signal(signal.SIGTERM)
 
-    until(lambda: is_gone(driver), timeout=in_time(5) + 2)
+    until(lambda: is_gone(driver), timeout=5 + 2)
 
 
 def test_a_dead_driver_takes_only_its_own_from_a_shared_cluster(
@@ -137,7 +136,7 @@ def test_a_dead_driver_takes_only_its_own_from_a_shared_cluster(
 
     driver.process.kill()
 
-    until(lambda: is_gone(driver) and not record.is_alive(), timeout=in_time(5) + 2)
+    until(lambda: is_gone(driver) and not record.is_alive(), timeout=5 + 2)
     with venue.play(Service("kitchen", Chef)) as cluster:
         assert cluster.service("kitchen").echo(1).result() == 1
 
@@ -152,7 +151,7 @@ def test_ctrl_c_during_the_start_leaves_nothing(drive: Any, is_gone: Any, until:
     status, errors = driver.finish()
     assert status != 0
     assert "KeyboardInterrupt" in errors
-    until(lambda: is_gone(driver), timeout=in_time(5))
+    until(lambda: is_gone(driver), timeout=5)
 
 
 def test_ctrl_c_twice_does_not_wait_for_the_actors(
@@ -168,7 +167,7 @@ def test_ctrl_c_twice_does_not_wait_for_the_actors(
 
     status, _ = driver.finish(10)  # it has 30 s to stop in
     assert status != 0
-    until(lambda: is_gone(driver), timeout=in_time(5))
+    until(lambda: is_gone(driver), timeout=5)
 
 
 def test_a_killed_stage_returns_and_the_app_still_ends_in_order(
@@ -192,9 +191,7 @@ def test_a_killed_stage_returns_and_the_app_still_ends_in_order(
     run.stop()
     pids = [ps["stage"]["pid"] for ps in (before, after)]
     pids += [row["pid"] for ps in (before, after) for row in ps["members"] + ps["understudies"]]
-    until(
-        lambda: not [pid for pid in pids if settings.process_start_time(pid) is not None], timeout=in_time(5)
-    )
+    until(lambda: not [pid for pid in pids if settings.process_start_time(pid) is not None], timeout=5)
     assert not (run_root / "returned").exists()
 
 
@@ -253,6 +250,6 @@ def test_nobody_waits_for_a_cluster_that_is_not_there(run_root: Path) -> None:
     with pytest.raises(Unavailable, match=r"no Ray cluster at 127\.0\.0\.1:9: Connection refused"):
         App(Service("kitchen", Chef), name="nowhere").run(address="127.0.0.1:9").start()
 
-    assert time.monotonic() - began_at < in_time(15)
+    assert time.monotonic() - began_at < 15
     assert [path.name for path in (run_root / "nowhere").iterdir()] == ["house.log"]
     shutil.rmtree(run_root / "nowhere")
