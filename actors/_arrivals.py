@@ -144,7 +144,7 @@ class Arrivals:
 
     def _settle(self, peer: Peer, batch: list[Parts]) -> list[_Part]:
         """Settle what is being waited for; returns what is for the loop."""
-        take = self._system._calls.take
+        take = self._system._calls.take_from
         settles = self._at_once.get
         rest = []
         for one in batch:
@@ -152,7 +152,7 @@ class Arrivals:
             try:
                 if kind == _VALUE and codec == _PICKLE and self._unpickles:
                     # Written out: most of what comes to whoever asks.
-                    call = take(call_id)
+                    call = take(peer, call_id)
                     if call is not None:
                         try:
                             value = loads(body)
@@ -196,7 +196,7 @@ class Arrivals:
         raise SerializationError(f"codec {codec} is unknown")
 
     def _value(self, peer: Peer, one: Envelope) -> None:
-        call = self._system._calls.take(one.call_id)
+        call = self._system._calls.take_from(peer, one.call_id)
         if call is None:
             self._late(peer, one)
             return
@@ -214,7 +214,7 @@ class Arrivals:
 
     def _item(self, peer: Peer, one: Envelope) -> None:
         calls = self._system._calls
-        call = calls.find(one.call_id)
+        call = calls.find_from(peer, one.call_id)
         if call is None:
             self._late(peer, one)
             return
@@ -235,17 +235,17 @@ class Arrivals:
         return list(map(pickling.loads, bodies)), size, first
 
     def _end(self, peer: Peer, one: Envelope) -> None:
-        call = self._system._calls.find(one.call_id)
+        call = self._system._calls.find_from(peer, one.call_id)
         if call is not None:
             call._answer_end(unpack_total(one.body))
 
     def _error(self, peer: Peer, one: Envelope) -> None:
-        call = self._system._calls.find(one.call_id)
+        call = self._system._calls.find_from(peer, one.call_id)
         if call is not None:
             self._system._calls.fail(call, self._decoded_error(peer, one))
 
     def _refused_ask(self, peer: Peer, one: Envelope) -> None:
-        call = self._system._calls.find(one.call_id)
+        call = self._system._calls.find_from(peer, one.call_id)
         if call is not None:
             self._system._calls.refuse(call, self._decoded_error(peer, one))
 

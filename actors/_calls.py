@@ -325,6 +325,19 @@ class Calls:
         call = self._by_id.get(call_id)
         return self._loose.get(call_id) if call is None and self._loose else call
 
+    def take_from(self, peer: Peer, call_id: int) -> Call | None:
+        """`take` for an answer from *peer*; None also when the call was sent to somebody else."""
+        call = self._by_id.get(call_id)
+        if call is None:
+            call = self.find_from(peer, call_id)
+            return call if call is not None and self._loose.pop(call_id, None) is not None else None
+        return self._by_id.pop(call_id, None) if call.peer is peer else None
+
+    def find_from(self, peer: Peer, call_id: int) -> Call | None:
+        """`find` for an answer from *peer*; None also when the call was sent to somebody else."""
+        call = self.find(call_id)
+        return call if call is not None and call.peer is peer else None
+
     def loosen(self, call: Call) -> None:
         """Keep *call* only as long as its caller does."""
         self._loose[call.call_id] = call

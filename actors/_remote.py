@@ -28,6 +28,7 @@ from actors._outlet import RemotePipe
 from actors._peers import MAX_BODY, OutboxFull, Peer, TooLarge
 from actors._senders import Senders
 from actors._shared import IDLE_TIME, SHARED_FROM, Borrower, Lender, parcel
+from actors._vigil import Vigil
 from actors.address import host_id_of
 from actors.blame import blame
 from actors.errors import ActorError, MailboxFull, SerializationError, Unavailable
@@ -117,6 +118,7 @@ class Remote:
         self._sealer = Sealer(self._key or bytes(32))
         foreign = self._codec == Codec.JSON
         self._arrivals = Arrivals(self._system, self, self._transport, self._sealer, foreign=foreign)
+        self._vigil = Vigil(loop)
         self._transport.listen(self._arrivals.receive, loop)
         self.address = self._transport.address
         if has_remains(self.address):
@@ -177,6 +179,7 @@ class Remote:
         remaining = math.inf if deadline_at == math.inf else deadline_at - self._system.clock.now()
         calls = self._system._calls
         peer = self._peers.get(address) or self.peer(address)
+        call.peer = peer  # before it can leave: only its answers are taken
         kind = _ASK
         if call.tag is not None:
             kind, kwargs = _ASK_NAMED, {**kwargs, "": tuple(call.tag)}
@@ -193,7 +196,6 @@ class Remote:
         except ActorError as error:
             calls.fail(call, error)
         else:
-            call.peer = peer
             self._leaves(call, peer, waits)
 
     def ask_plainly(self, ref: Ref[Any], home: str, method: str, args: tuple[Any, ...]) -> Call | None:
@@ -244,10 +246,16 @@ class Remote:
         elif peer.dirty:
             if waits % _BURST == 0 or get_ident() != self._system._loop_thread:
                 peer.flush()
-        elif len(calls) == 1 and not self._holds_back:
-            peer.flush()  # the only call under way: nothing is about to join it
-        else:
+        elif len(calls) != 1:
             self._flush(peer, waits)
+        else:
+            # The only call under way: nothing is about to join it.
+            if self._holds_back:
+                self._flush(peer, waits)
+            else:
+                peer.flush()
+            if not self._receives_apart and get_ident() == self._system._loop_thread:
+                self._vigil.keep(call)
 
     def tell(
         self,

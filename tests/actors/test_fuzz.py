@@ -65,6 +65,20 @@ class Sink(Actor):
             yield number
 
 
+class Keeper(Actor):
+    concurrency = 2
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+
+    async def keep(self) -> str:
+        await self.may_end.wait()
+        return "the actor's own"
+
+    async def let_go(self) -> None:
+        self.may_end.set()
+
+
 class Stranger:
     """Can send any bytes to *system*, and seal frames should it have the key."""
 
@@ -397,6 +411,21 @@ def any_envelope(chance: random.Random) -> bytes:
         lying[chance.randrange(2, 8)] ^= 1 << chance.randrange(8)
         return bytes(lying)
     return chunk if chance.randrange(12) else chunk[: chance.randrange(len(chunk))]
+
+
+def test_an_answer_from_a_process_that_was_not_asked_settles_nothing(
+    system: ActorSystem, stranger: Stranger, right: list[str]
+) -> None:
+    keeper = system.spawn(Keeper)
+    call = keeper.keep()
+    for kind in (Kind.VALUE, Kind.ERROR, Kind.REFUSED_ASK, Kind.ITEM, Kind.END):
+        for call_id in range(20):
+            stranger.send(stranger.frame(envelope(kind, Codec.PICKLE, call_id, pickle.dumps("a stranger's"))))
+    stranger.send(stranger.frame(call_of("right")))
+    _have_arrived(right, ["right"])
+    assert not call.done
+    keeper.let_go().result()
+    assert call.result() == "the actor's own"
 
 
 def test_no_nonsense_under_the_right_key_harms_anybody(
