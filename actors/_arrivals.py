@@ -320,7 +320,7 @@ class Arrivals:
 
     def _take_in(self, work: _Work, credits: dict[Peer, int]) -> None:
         remote, runners = self._remote, self._system._runners
-        remote.hold_back()
+        remote.hold_back(is_lone=len(work) == 1 and len(work[0][1]) == 1)
         runners.gather()
         for peer, batch in work:
             told = 0

@@ -221,6 +221,9 @@ class Call(Reply[Any]):
             return None
         return self.deadline_at
 
+    def _comes_from_afar(self) -> bool:
+        return self.peer is not None
+
     def _expire_if_due(self) -> None:
         if self.deadline_at <= self.system.clock.now():
             self.system._calls.expire(self)
@@ -262,6 +265,9 @@ class SentTell(Reply[None]):
         """The name of the actor it is for (`_peers.Addressed`)."""
         self._method = method
         self._sender = sender
+
+    def _comes_from_afar(self) -> bool:
+        return True
 
     def taken(self) -> None:
         """The far end has confirmed it."""

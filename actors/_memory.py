@@ -48,6 +48,16 @@ class MemoryTransport:
     def receive_apart(self) -> None:
         """It does so from the start."""
 
+    def receive_here(
+        self,
+        ready: Callable[[], bool],
+        when_ready: Callable[[Callable[[], None]], None],
+        until: float | None,
+        *,
+        keeps_vigil: bool,
+    ) -> bool:
+        return False
+
     def link(self, address: str, on_lost: Callable[[], None]) -> Link:
         host_id_of(address)
         return _MemoryLink(address, on_lost)

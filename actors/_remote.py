@@ -95,6 +95,8 @@ class Remote:
         self._batches_left_at = 0.0
         self._holds_back = False
         """True while what came in is being handled: the answers leave together afterwards."""
+        self._answers_at_once = False
+        """True while the only message that came in is being handled."""
         self._postponed = 0
         self._watch_ids = itertools.count(1)
         self._arrivals: Arrivals | None = None
@@ -131,6 +133,23 @@ class Remote:
             self._receives_apart = True
             assert self._transport is not None
             self._transport.receive_apart()
+
+    def receive_here(
+        self,
+        ready: Callable[[], bool],
+        when_ready: Callable[[Callable[[], None]], None],
+        until: float | None,
+        *,
+        keeps_vigil: bool,
+    ) -> bool:
+        """Receive on this thread while it waits (`Transport.receive_here`); False: it is to be woken."""
+        assert self._transport is not None
+        if not self._receives_apart and self._transport.receive_here(
+            ready, when_ready, until, keeps_vigil=keeps_vigil
+        ):
+            return True
+        self.receive_apart()
+        return False
 
     async def flush_out(self) -> None:
         """Give what is queued a second to leave."""
@@ -301,7 +320,11 @@ class Remote:
             self._take_back(peer, codec, body)
             self._lost(peer, "it does not read what we send")
             return
-        self._flush(peer, waits)
+        if self._answers_at_once and get_ident() == self._system._loop_thread:
+            self._answers_at_once = False
+            peer.flush()  # before its actor's turn is ended: nothing else is about to leave
+        else:
+            self._flush(peer, waits)
 
     def queue(self, peer: Peer, kind: int, codec: int, call_id: int, body: bytes) -> None:
         """One envelope that nobody waits for, to leave with the next flush."""
@@ -457,13 +480,14 @@ class Remote:
                 self._system._loop.call_soon(self._flush_dirty)
             self._dirty.append(peer)
 
-    def hold_back(self) -> None:
-        """What is sent from here on waits for `let_go`; loop thread only."""
+    def hold_back(self, *, is_lone: bool) -> None:
+        """What is sent from here on waits for `let_go`, but for the answer to a lone message. Loop only."""
         self._holds_back = True
+        self._answers_at_once = is_lone
 
     def let_go(self, *, at_once: bool) -> None:
         """Send what was held back: now, or at the end of this turn of the loop."""
-        self._holds_back = False
+        self._holds_back = self._answers_at_once = False
         if at_once:
             self._flush_dirty()
         elif self._dirty:

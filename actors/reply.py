@@ -326,6 +326,10 @@ class Reply(Generic[T]):
         """True on the one thread that must not wait for this reply."""
         return self._system is not None and self._system._is_loop_thread()
 
+    def _comes_from_afar(self) -> bool:
+        """True when another process settles it."""
+        return False
+
     def _expire_if_due(self) -> None:
         """Settle by deadline, should the loop that watches deadlines be busy."""
 
@@ -338,29 +342,34 @@ class Reply(Generic[T]):
             return
         if self._would_block_itself():
             raise DeadlockError(f"{self._describe() or 'this reply'} would wait for itself: await it")
-        if self._system is not None:
-            self._system._awaited_elsewhere()
+        system = self._system
         give_up_at = None if timeout is None else time.monotonic() + timeout
         with waiting():
             while not ready():
-                lock = threading.Lock()
-                lock.acquire()
-                self._add_waiter(lock.release)
-                if self._acquire(lock, give_up_at) or ready():
-                    continue
+                until = self._until(give_up_at)
+                if system is None or not system._receives_here(
+                    ready, self._add_waiter, until, keeps_vigil=self._comes_from_afar()
+                ):
+                    lock = threading.Lock()
+                    lock.acquire()
+                    self._add_waiter(lock.release)
+                    lock.acquire(timeout=-1 if until is None else _seconds_to(until))
+                if ready():
+                    return
                 if give_up_at is not None and give_up_at <= time.monotonic():
                     raise DeadlineExceeded(
                         f"{self._describe() or 'this'} gave no result within {timeout:g} s"
                     )
                 self._expire_if_due()
 
-    def _acquire(self, lock: threading.Lock, give_up_at: float | None) -> bool:
+    def _until(self, give_up_at: float | None) -> float | None:
+        """The monotonic instant at which a wait has something else to do."""
         instants = [at for at in (give_up_at, self._due_at()) if at is not None]
-        if not instants:
-            return lock.acquire()
-        return lock.acquire(
-            timeout=min(max(0.0, min(instants) - time.monotonic()) + 0.001, threading.TIMEOUT_MAX)
-        )
+        return min(instants, default=None)
+
+
+def _seconds_to(instant: float) -> float:
+    return min(max(0.0, instant - time.monotonic()) + 0.001, threading.TIMEOUT_MAX)
 
 
 def settled(value: Any = None) -> Reply[Any]:

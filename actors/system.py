@@ -694,6 +694,19 @@ class ActorSystem:
         if self._remote is not None:
             self._remote.receive_apart()
 
+    def _receives_here(
+        self,
+        ready: Callable[[], bool],
+        when_ready: Callable[[Callable[[], None]], None],
+        until: float | None,
+        *,
+        keeps_vigil: bool,
+    ) -> bool:
+        """Let a thread that waits receive meanwhile; False when it is to wait in its own way."""
+        return self._remote is not None and self._remote.receive_here(
+            ready, when_ready, until, keeps_vigil=keeps_vigil
+        )
+
     def _on_loop(self, callback: Callable[..., Any], *args: Any) -> None:
         """Run on the loop: at once when already there, else soon."""
         if threading.get_ident() == self._loop_thread:

@@ -59,6 +59,22 @@ class Transport(Protocol):
     def receive_apart(self) -> None:
         """Receive on a thread of the transport's own from now on; on any thread but the loop's."""
 
+    def receive_here(
+        self,
+        ready: Callable[[], bool],
+        when_ready: Callable[[Callable[[], None]], None],
+        until: float | None,
+        *,
+        keeps_vigil: bool,
+    ) -> bool:
+        """
+        Receive on this thread, which is not the loop's, until *ready*: one thread less on the way.
+
+        False, at once or later, where another thread does so. It may return before, and does at the
+        monotonic instant *until*. *when_ready* is told what to call should *ready* come true elsewhere.
+        *keeps_vigil*: the wait may begin awake, as something is expected in a moment.
+        """
+
     def link(self, address: str, on_lost: Callable[[], None]) -> Link:
         """A link to *address*, not yet open. *on_lost* may come from any thread, at most once."""
 

@@ -1,0 +1,184 @@
+"""A thread that waits for a reply receives meanwhile: what it takes, what it leaves, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from actors import Actor, ActorSystem
+from actors._nng import NngTransport
+from actors.testing import wait_until_sync
+from actors.transport import Link
+
+TIME = 10.0
+
+
+class Inbox:
+    """A transport whose loop has its own thread; who received what, and in which order it was done."""
+
+    def __init__(self, run_root: Path) -> None:
+        self.received: list[tuple[bytes, int]] = []
+        self.done: list[bytes] = []
+        self.loop = asyncio.new_event_loop()
+        self.transport = NngTransport(run_root)
+        self.transport.listen(self._receive, self.loop)
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+
+    def _receive(self, frames: list[bytes]) -> Callable[[], None] | None:
+        self.received += [(frame, threading.get_ident()) for frame in frames]
+        return lambda: self.done.extend(frames)
+
+    def wait_here(self, ready: Callable[[], bool]) -> bool:
+        return self.transport.receive_here(ready, lambda ring: None, None, keeps_vigil=False)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.transport.close)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(TIME)
+        self.loop.close()
+
+
+@pytest.fixture
+def inbox(run_root: Path) -> Iterator[Inbox]:
+    inbox = Inbox(run_root)
+    yield inbox
+    inbox.close()
+
+
+@pytest.fixture
+def link(inbox: Inbox, run_root: Path) -> Iterator[Link]:
+    link = NngTransport(run_root).link(inbox.transport.address, lambda: None)
+    link.open(TIME)
+    yield link
+    link.close()
+
+
+class Guest:
+    """A thread that receives until it is told to stop waiting."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self.ready = False
+        self.result: bool | None = None
+        self._ring: Callable[[], None] = lambda: None
+        self._inbox = inbox
+        self._is_in = threading.Event()
+        self.thread = threading.Thread(target=self._wait, daemon=True)
+        self.thread.start()
+        assert self._is_in.wait(TIME)
+
+    def _wait(self) -> None:
+        self.result = self._inbox.transport.receive_here(
+            lambda: self.ready, self._take, None, keeps_vigil=False
+        )
+
+    def _take(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+        self._is_in.set()
+
+    def leave(self) -> bool | None:
+        self.ready = True
+        self._ring()
+        self.thread.join(TIME)
+        assert not self.thread.is_alive()
+        return self.result
+
+
+def test_a_guest_receives_in_the_loops_place_and_leaves_it_the_rest_in_order(
+    inbox: Inbox, link: Link
+) -> None:
+    expected = []
+    for number in range(30):
+        guest = Guest(inbox)
+        for part in range(3):
+            expected.append(b"%d guest %d" % (number, part))
+            link.send(expected[-1])
+            wait_until_sync(lambda: len(inbox.received) == len(expected), TIME)
+            assert inbox.received[-1][1] == guest.thread.ident
+        assert guest.leave() is True
+        expected.append(b"%d loop" % number)
+        link.send(expected[-1])
+        wait_until_sync(lambda: len(inbox.received) == len(expected), TIME)
+        assert inbox.received[-1][1] == inbox.thread.ident
+
+    wait_until_sync(lambda: len(inbox.done) == len(expected), TIME)
+    assert inbox.done == expected
+
+
+def test_a_busy_loop_does_not_keep_a_guest_from_receiving(inbox: Inbox, link: Link) -> None:
+    may_go_on = threading.Event()
+    inbox.loop.call_soon_threadsafe(may_go_on.wait, TIME)
+    link.send(b"one")
+
+    assert inbox.wait_here(lambda: bool(inbox.received)) is True
+
+    assert inbox.done == []  # the loop's part waits for the loop
+    may_go_on.set()
+    wait_until_sync(lambda: inbox.done == [b"one"], TIME)
+
+
+def test_a_second_guest_is_turned_away(inbox: Inbox) -> None:
+    guest = Guest(inbox)
+    assert inbox.wait_here(lambda: False) is False
+    assert guest.leave() is True
+
+
+def test_a_guest_leaves_at_its_time(inbox: Inbox) -> None:
+    assert inbox.transport.receive_here(lambda: False, lambda ring: None, 0.0, keeps_vigil=True) is True
+
+
+def test_order_holds_where_a_thread_takes_over_from_a_guest(inbox: Inbox, link: Link) -> None:
+    """While the loop has not yet done what the guest left, nothing may overtake that."""
+    may_go_on = threading.Event()
+    inbox.loop.call_soon_threadsafe(may_go_on.wait, TIME)
+    guest = Guest(inbox)
+    link.send(b"to the guest")
+    wait_until_sync(lambda: len(inbox.received) == 1, TIME)
+
+    inbox.transport.receive_apart()
+    link.send(b"to the thread")
+    wait_until_sync(lambda: len(inbox.received) == 2, TIME)
+    guest.thread.join(TIME)
+    assert not guest.thread.is_alive()
+    assert len({thread for _, thread in inbox.received}) == 2
+
+    assert inbox.done == []
+    may_go_on.set()
+    wait_until_sync(lambda: inbox.done == [b"to the guest", b"to the thread"], TIME)
+    assert inbox.wait_here(lambda: False) is False  # that is the thread's business now
+
+
+def test_an_inbox_that_closes_sends_its_guest_away(inbox: Inbox) -> None:
+    guest = Guest(inbox)
+    inbox.loop.call_soon_threadsafe(inbox.transport.close)
+    guest.thread.join(TIME)
+    assert not guest.thread.is_alive()
+
+
+class Echo(Actor):
+    async def echo(self, value: int) -> int:
+        return value
+
+
+def test_many_threads_ask_at_once_and_after_each_other(run_root: Path) -> None:
+    """The first receives as a guest; once there are several, a thread does so for all."""
+    with ActorSystem(listen=True) as here, ActorSystem(listen=True) as there:
+        there.options(name="echo").spawn(Echo)
+        echo = here.ref(there.address + "#echo")
+        assert [echo.echo(n).result() for n in range(20)] == list(range(20))
+        found: dict[int, list[int]] = {}
+
+        def ask(start: int) -> None:
+            found[start] = [echo.echo(n).result(TIME) for n in range(start, start + 50)]
+
+        threads = [threading.Thread(target=ask, args=(start,)) for start in range(0, 400, 50)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(TIME)
+        assert found == {start: list(range(start, start + 50)) for start in range(0, 400, 50)}
+        assert echo.echo(7).result() == 7
