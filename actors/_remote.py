@@ -422,6 +422,10 @@ class Remote:
         _check_size(len(data) + sum(buffer.nbytes for buffer in buffers))
         if self._shares:
             try:
+                if buffers and len(data) < SHARED_FROM:
+                    place = self._borrower.place_of(peer.address, buffers)
+                    if place is not None:
+                        return _SHARED, self._lender.pass_on(peer.address, place, data, buffers)
                 return _SHARED, self._lender.lend(peer.address, [data, *buffers])
             except OSError:
                 if buffers:  # no memory for it: through the socket
@@ -437,10 +441,12 @@ class Remote:
         post = self._system._inbox.post
         self._system._on_loop(self._sweep_later)
         try:
-            data, *buffers = self._borrower.read(wanted, partial(post, self._unread, peer, wanted.number))
+            on_unread = partial(post, self._unread, peer, wanted.number)
+            parts: list[Any] = self._borrower.read(peer.address, wanted, on_unread)
         except OSError:
             post(self._unread, peer, wanted.number)
             raise
+        data, *buffers = [wanted.data, *parts] if wanted.data else parts
         return pickling.loads(data, buffers=buffers)
 
     def leave_unread(self, peer: Peer, body: bytes | memoryview) -> None:

@@ -7,6 +7,9 @@ anonymous file (memfd) which the receiver opens through the sender's `/proc` ent
 name, nothing to sweep, gone with its last user however that ends. The receiver gives
 it back when the last view is gone; then the sender writes the next message into it,
 because fresh pages cost more than the copy (8 MB: 3.2 ms in all against 0.8).
+
+What a receiver sends back to the process it has it from is not copied again: the envelope
+names the place in that process's own segment, which stays lent until both are done with it.
 """
 
 from __future__ import annotations
@@ -132,13 +135,26 @@ def _copy(to: int, source: int, size: int) -> None:
     other.join()
 
 
+class _Passed:
+    """What others read in a segment that this process has borrowed itself."""
+
+    size = 0
+    """It counts where it comes from."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self._parts = parts
+
+    def close(self) -> None:
+        self._parts = ()
+
+
 class Lender:
     """The segments of one process that others read, or may read next. Any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
-        self._lent: dict[int, tuple[str, Segment]] = {}
+        self._lent: dict[int, tuple[str, Segment | _Passed]] = {}
         self._lent_bytes = 0
         self._free: list[Segment] = []
         self._closed = False
@@ -167,6 +183,21 @@ class Lender:
         head = _HEAD.pack(os.getpid(), segment.fd, segment.inode, number, segment.size, len(places))
         return head + b"".join(_PART.pack(*place) for place in places)
 
+    def pass_on(self, address: str, place: Place, data: bytes, parts: Sequence[Any]) -> bytes:
+        """
+        Let the process at *address* read *parts*, which lie at *place*; *data* goes with the body.
+
+        `OSError` where too much is lent already.
+        """
+        number = next(self._numbers)
+        with self._lock:
+            if self._closed or len(self._lent) >= _MAX_SEGMENTS:
+                raise OSError("too much memory is lent")
+            self._lent[number] = (address, _Passed(parts))
+        segment, places = place
+        head = _HEAD.pack(segment.pid, segment.fd, segment.inode, number, segment.size, len(places))
+        return head + b"".join(_PART.pack(*place) for place in places) + data
+
     def _take(self, size: int) -> Segment | None:
         with self._lock:
             fitting = [segment for segment in self._free if size <= segment.size <= 4 * size]
@@ -184,7 +215,11 @@ class Lender:
                 return
             segment = lent[1]
             self._forget(number)
-            if self._closed or segment.size + sum(free.size for free in self._free) > _MAX_FREE:
+            if (
+                isinstance(segment, _Passed)
+                or self._closed
+                or segment.size + sum(free.size for free in self._free) > _MAX_FREE
+            ):
                 segment.close()
             else:
                 segment.free_since = time.monotonic()
@@ -230,6 +265,12 @@ class Parcel(NamedTuple):
     number: int
     size: int
     places: list[tuple[int, int]]
+    data: bytes
+    """What came in the envelope itself; empty where all lies in the segment."""
+
+
+Place = tuple[Parcel, list[tuple[int, int]]]
+"""A segment that was borrowed, and where parts lie in it."""
 
 
 def parcel(body: bytes | memoryview) -> Parcel:
@@ -241,7 +282,8 @@ def parcel(body: bytes | memoryview) -> Parcel:
         raise ValueError(f"this describes no shared memory: {error}") from None
     if count < 1 or any(offset + length > size for offset, length in places):
         raise ValueError("this describes no shared memory: its parts lie outside")
-    return Parcel(pid, fd, inode, number, size, places)
+    data = bytes(body[_HEAD.size + count * _PART.size :])
+    return Parcel(pid, fd, inode, number, size, places, data)
 
 
 class Borrower:
@@ -253,20 +295,38 @@ class Borrower:
 
     def __init__(self) -> None:
         self._mapped: dict[tuple[int, int], tuple[mmap.mmap, float]] = {}
+        self._loans: dict[tuple[str, int], tuple[int, Parcel]] = {}
+        """What somebody here holds: by its lender and number, where it begins in memory."""
         self._lock = threading.Lock()
 
-    def read(self, wanted: Parcel, on_unread: Callable[[], None]) -> list[memoryview]:
+    def read(self, lender: str, wanted: Parcel, on_unread: Callable[[], None]) -> list[memoryview]:
         """
-        The parts of a parcel, read-only, in place. `OSError` when its sender is gone.
+        The parts of a parcel from *lender*, read-only, in place. `OSError` when its sender is gone.
 
         *on_unread* is called when nobody holds any of them: on any thread, inside any lock.
         """
         mapping = self._mapping(wanted)
         # ctypes gives an object that can be watched; a memoryview cannot.
         whole = (ctypes.c_char * wanted.size).from_buffer(mapping)
-        weakref.finalize(whole, on_unread).atexit = False
+        self._loans[lender, wanted.number] = ctypes.addressof(whole), wanted
+        weakref.finalize(whole, self._ended, lender, wanted.number, on_unread).atexit = False
         view = memoryview(whole).cast("B").toreadonly()
         return [view[offset : offset + length] for offset, length in wanted.places]
+
+    def _ended(self, lender: str, number: int, on_unread: Callable[[], None]) -> None:
+        self._loans.pop((lender, number), None)
+        on_unread()
+
+    def place_of(self, lender: str, parts: Sequence[memoryview]) -> Place | None:
+        """Where *parts* lie, should they all be in one segment of the process at *lender*."""
+        wanted = [(_address_of(part), part.nbytes) for part in parts] if self._loans else []
+        for (address, _), (start, segment) in list(self._loans.items()):
+            # Of this process's own, passed on by that one: who would read it might find it closed.
+            if address == lender and segment.pid != os.getpid():
+                places = [(at - start, size) for at, size in wanted]
+                if all(0 <= offset <= segment.size - size for offset, size in places):
+                    return segment, places
+        return None
 
     def _mapping(self, wanted: Parcel) -> mmap.mmap:
         key = (wanted.pid, wanted.inode)

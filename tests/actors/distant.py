@@ -59,6 +59,12 @@ class Echo(Actor):
     async def noted(self) -> list[Any]:
         return self.notes
 
+    async def noted_and(self, value: Any) -> tuple[Any, Any]:
+        return self.notes[-1], value
+
+    async def cut(self, value: Any, piece: slice) -> Any:
+        return value[piece]
+
     async def sized(self, body: bytes, size: int) -> tuple[bytes, bytes]:
         return body[:4], body[:1] * size
 

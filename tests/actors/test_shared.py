@@ -34,14 +34,18 @@ def lender() -> Iterator[Lender]:
 
 class TestSegments:
     def test_what_is_lent_is_read_in_place_and_cannot_be_written(self, lender: Lender) -> None:
-        parts = Borrower().read(parcel(lender.lend("there", [b"head", b"x" * 100_000])), lambda: None)
+        parts = Borrower().read(
+            "there", parcel(lender.lend("there", [b"head", b"x" * 100_000])), lambda: None
+        )
 
         assert [bytes(part) for part in parts] == [b"head", b"x" * 100_000]
         assert all(part.readonly for part in parts)
 
     def test_the_end_of_the_last_view_is_told_once(self, lender: Lender) -> None:
         told: list[int] = []
-        first, second = Borrower().read(parcel(lender.lend("there", [b"1", b"2"])), lambda: told.append(1))
+        first, second = Borrower().read(
+            "there", parcel(lender.lend("there", [b"1", b"2"])), lambda: told.append(1)
+        )
         piece = second[:1]
 
         del first, second
@@ -68,13 +72,13 @@ class TestSegments:
 
     def test_a_lost_reader_keeps_what_it_has_and_nothing_is_written_there(self, lender: Lender) -> None:
         wanted = parcel(lender.lend("there", [b"a" * 100_000]))
-        (part,) = Borrower().read(wanted, lambda: None)
+        (part,) = Borrower().read("here", wanted, lambda: None)
         lender.lost("there")
         lender.lend("elsewhere", [b"b" * 100_000])
 
         assert bytes(part) == b"a" * 100_000
         with pytest.raises(OSError):
-            Borrower().read(wanted, lambda: None)
+            Borrower().read("here", wanted, lambda: None)
 
     def test_free_memory_is_given_to_the_system_after_a_while(
         self, lender: Lender, monkeypatch: pytest.MonkeyPatch
@@ -204,6 +208,38 @@ class TestBetweenProcesses:
 
         for n, array in enumerate(kept):
             assert (array == n).all()
+
+    @pytest.mark.parametrize("piece", [slice(None), slice(1000, None), slice(5, -7)])
+    async def test_what_comes_back_lies_where_it_was_sent_from(
+        self, lasting: Far, near: ActorSystem, piece: slice
+    ) -> None:
+        """One copy, by the first sender: the answer only names the place, also of a part."""
+        echo = await echo_in(lasting, near)
+        array = numpy.random.default_rng(1).random(2 * LARGE)
+
+        back = await echo.cut(array, piece)
+
+        assert numpy.array_equal(back, array[piece])
+        assert near._remote is not None
+        (loan,) = near._remote._borrower._loans.values()
+        assert loan[1].pid == os.getpid()
+        assert lent(near) == 1  # as long as it is read here
+        again = await echo.cut(back, slice(None))
+        assert numpy.array_equal(again, back)
+        del back, again
+        await wait_until(lambda: lent(near) == 0)
+
+    async def test_what_came_from_two_messages_is_copied(self, lasting: Far, near: ActorSystem) -> None:
+        echo = await echo_in(lasting, near, concurrency=2)
+        await echo.note(numpy.full(LARGE, 1.0))
+
+        noted, sent = await echo.noted_and(numpy.full(LARGE, 2.0))
+
+        assert (noted == 1.0).all()
+        assert (sent == 2.0).all()
+        assert near._remote is not None
+        (loan,) = near._remote._borrower._loans.values()
+        assert loan[1].pid != os.getpid()
 
     async def test_it_outlives_its_sender(self, far: Far, near: ActorSystem) -> None:
         echo = await echo_in(far, near)
