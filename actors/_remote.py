@@ -49,8 +49,11 @@ _PICKLE, _JSON, _SHARED = int(Codec.PICKLE), int(Codec.JSON), int(Codec.SHARED)
 
 _HAS_MEMFD = hasattr(os, "memfd_create")
 
-_BURST = 256
+_BURST = 128
 """Messages of one turn after which a frame leaves early, so that both sides of a burst work at once."""
+
+_ANSWERS = 256
+"""The same of answers: whoever waits for them has the first ones to read. 8.0 ms for 1,000, not 8.6."""
 
 _POSTPONES = 3
 """Turns that a busy process may hold back its answers for, to send them together."""
@@ -324,7 +327,7 @@ class Remote:
             self._answers_at_once = False
             peer.flush()  # before its actor's turn is ended: nothing else is about to leave
         else:
-            self._flush(peer, waits)
+            self._flush(peer, waits, _ANSWERS)
 
     def queue(self, peer: Peer, kind: int, codec: int, call_id: int, body: bytes) -> None:
         """One envelope that nobody waits for, to leave with the next flush."""
@@ -476,8 +479,8 @@ class Remote:
 
     # -- leaving at the end of a turn --------------------------------------------------
 
-    def _flush(self, peer: Peer, waits: int) -> None:
-        if waits % _BURST == 0 or get_ident() != self._system._loop_thread:
+    def _flush(self, peer: Peer, waits: int, burst: int = _BURST) -> None:
+        if waits % burst == 0 or get_ident() != self._system._loop_thread:
             peer.flush()
         elif not peer.dirty:
             peer.dirty = True
