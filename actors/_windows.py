@@ -231,9 +231,9 @@ class ReceiverWindow(Generic[T]):
         """What can be handed on now, in order. A duplicate is dropped, an early one kept."""
         if base > self.base:
             self._forget_before(base)
-        if number <= self._arrived or number in self._early or number > self._arrived + WINDOW:
-            return []
-        self._early[number] = item
+        if self._arrived < number <= self._arrived + WINDOW:
+            self._early.setdefault(number, item)
+        # Also with a duplicate: its base may have closed the gap before what lies here.
         ready = []
         while self._arrived + 1 in self._early:
             self._arrived += 1

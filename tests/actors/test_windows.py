@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actors._windows import (
@@ -157,6 +157,16 @@ def test_a_failure_is_reported_until_the_sender_has_moved_on() -> None:
     assert receiver.report() == Report(3, 2)
 
 
+def test_what_came_early_is_handed_on_when_all_before_it_is_settled() -> None:
+    """The gap before it is closed by what the sender says with a message that is here already."""
+    receiver: ReceiverWindow[int] = ReceiverWindow(1, False)
+    assert receiver.on_message(3, 1, 3) == []
+    assert receiver.on_message(4, 1, 4) == []
+
+    assert receiver.on_message(4, 3, 4) == [(3, 3), (4, 4)]
+    assert receiver.on_message(4, 3, 4) == []
+
+
 def test_nothing_beyond_the_window_is_kept() -> None:
     receiver: ReceiverWindow[int] = ReceiverWindow(1, True)
 
@@ -258,6 +268,7 @@ def test_all_arrive_once_and_in_order_whatever_the_way_does(n: int, odds: float,
 @given(
     st.integers(1, 80), st.floats(0, 0.3), st.integers(0, 2**32), st.lists(st.integers(1, 400), max_size=3)
 )
+@example(n=53, odds=0.1328125, seed=85070, deaths=[191, 381])  # was stuck: the test above says how
 def test_what_was_settled_is_never_sent_to_the_next_life(
     n: int, odds: float, seed: int, deaths: list[int]
 ) -> None:
