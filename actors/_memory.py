@@ -48,6 +48,9 @@ class MemoryTransport:
     def receive_apart(self) -> None:
         """It does so from the start."""
 
+    def receive_on_loop(self) -> None:
+        """It never does."""
+
     def receive_here(
         self,
         ready: Callable[[], bool],

@@ -104,6 +104,11 @@ class NngTransport:
         self._thread: threading.Thread | None = None
         self._message = ffi.new("nng_msg **")
         self._closing = False
+        self._hands_back = False
+        """True while the thread that reads is to leave that to the loop again."""
+        self._call_up = os.urandom(16)
+        """A frame of our own, which only wakes who reads."""
+        self._waker: _Push | None = None
         self._guest = threading.Lock()
         """Held by the one thread that receives while it waits."""
         self._guest_thread = 0
@@ -138,6 +143,7 @@ class NngTransport:
 
     def receive_apart(self) -> None:
         with self._reading:
+            self._hands_back = False
             if self._thread is None and self._socket is not None and not self._closing:
                 self._shut_gate()
                 self._loop_reads = False
@@ -149,6 +155,23 @@ class NngTransport:
                 )
                 self._thread.start()
                 self._ring()
+
+    def receive_on_loop(self) -> None:
+        with self._reading:
+            if self._thread is None or self._loop is None or self._closing or self._hands_back:
+                return
+            self._hands_back = True
+        self._wake_reader()
+
+    def _take_back(self) -> None:
+        """The loop reads again; what the thread has left to it stands before this in its queue."""
+        with self._reading:
+            if self._thread is None and not self._closing and self._gate is not None:
+                self._loop_reads = True
+                self._gate.modify(self._recv_fd, select.EPOLLIN)
+        if self._waker is not None and not self._closing:
+            self._waker.close()
+            self._waker = None
 
     def receive_here(
         self,
@@ -272,15 +295,21 @@ class NngTransport:
         if thread is None:
             socket.close()
         elif thread is not threading.current_thread():
-            with _Push() as waker:
-                try:
-                    waker.dial(self._back_door, block=True)
-                    waker.send(b"", block=False)
-                except pynng.NNGException:
-                    pass  # it has seen the flag already
-                thread.join(timeout=2.0)
+            self._wake_reader()
+            thread.join(timeout=2.0)
+        if self._waker is not None:
+            self._waker.close()
         if self._address.startswith("ipc://"):
             Path(self._address.removeprefix("ipc://")).unlink(missing_ok=True)
+
+    def _wake_reader(self) -> None:
+        # It stays open until the reader has ended: closing drops what was not taken in yet.
+        waker = self._waker = _Push()
+        try:
+            waker.dial(self._back_door, block=True)
+            waker.send(self._call_up, block=False)
+        except pynng.NNGException:
+            pass  # it has seen the flag already
 
     def _read_on_loop(self) -> None:
         with self._reading:
@@ -294,23 +323,37 @@ class NngTransport:
         self._do_rests()
 
     def _read_on_thread(self, socket: _Pull) -> None:
-        while not self._closing:
+        while not self._ends_reading():
             frames = self._batch(lib.nng_recvmsg(socket.socket, self._message, 0))
-            if self._closing and frames[-1:] == [b""]:
-                frames.pop()
             rest = self._receive(frames) if frames else None
             if rest is not None and self._rests:
                 self._leave_to_loop(rest)  # a guest has left something, which comes before
             elif rest is not None:
                 rest()
-        socket.close()
+        if self._closing:
+            socket.close()
+        elif self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed
+                self._loop.call_soon_threadsafe(self._take_back)
+
+    def _ends_reading(self) -> bool:
+        """True when the thread that reads is to end; then it counts as gone."""
+        if not (self._closing or self._hands_back):
+            return False
+        with self._reading:
+            if not (self._closing or self._hands_back):
+                return False  # wanted again meanwhile
+            self._thread, self._hands_back = None, False
+            return True
 
     def _batch(self, status: int) -> list[bytes]:
         """What the receiving call with *status* brought, and all that waits behind it."""
         assert self._socket is not None
         handle, message, frames = self._socket.socket, self._message, []
         while status == 0:
-            frames.append(_taken(message[0]))
+            frame = _taken(message[0])
+            if frame != self._call_up:
+                frames.append(frame)
             if len(frames) >= _BATCH:
                 break
             status = lib.nng_recvmsg(handle, message, lib.NNG_FLAG_NONBLOCK)

@@ -26,6 +26,7 @@ from actors._feeds import gone
 from actors._message import Message, Step, encode_error
 from actors._outlet import RemotePipe
 from actors._peers import MAX_BODY, OutboxFull, Peer, TooLarge
+from actors._reception import Reception
 from actors._senders import Senders
 from actors._shared import IDLE_TIME, SHARED_FROM, Borrower, Lender, parcel
 from actors._vigil import Vigil
@@ -91,7 +92,6 @@ class Remote:
         self._peers_lock = threading.Lock()
         """Guards changes of both."""
         self._closed = False
-        self._receives_apart = False
         self._dirty: list[Peer] = []
         self._batches: list[RemotePipe] = []
         """Streams that have something for the end of this turn."""
@@ -124,35 +124,12 @@ class Remote:
         foreign = self._codec == Codec.JSON
         self._arrivals = Arrivals(self._system, self, self._transport, self._sealer, foreign=foreign)
         self._vigil = Vigil(loop)
+        self.reception = Reception(self._transport, loop, self._system._inbox.post)
         self._transport.listen(self._arrivals.receive, loop)
         self.address = self._transport.address
         if has_remains(self.address):
             self.in_hand = InHand(self.address, self._system._crash_file)
         self._shares = self.address.startswith("ipc:") and self._codec == Codec.PICKLE and _HAS_MEMFD
-
-    def receive_apart(self) -> None:
-        """From now on receiving does not need the loop: another thread waits for what comes."""
-        if not self._receives_apart:
-            self._receives_apart = True
-            assert self._transport is not None
-            self._transport.receive_apart()
-
-    def receive_here(
-        self,
-        ready: Callable[[], bool],
-        when_ready: Callable[[Callable[[], None]], None],
-        until: float | None,
-        *,
-        keeps_vigil: bool,
-    ) -> bool:
-        """Receive on this thread while it waits (`Transport.receive_here`); False: it is to be woken."""
-        assert self._transport is not None
-        if not self._receives_apart and self._transport.receive_here(
-            ready, when_ready, until, keeps_vigil=keeps_vigil
-        ):
-            return True
-        self.receive_apart()
-        return False
 
     async def flush_out(self) -> None:
         """Give what is queued a second to leave."""
@@ -276,7 +253,7 @@ class Remote:
                 self._flush(peer, waits)
             else:
                 peer.flush()
-            if not self._receives_apart and get_ident() == self._system._loop_thread:
+            if not self.reception.is_apart and get_ident() == self._system._loop_thread:
                 self._vigil.keep(call)
 
     def tell(

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NOT_YET: Any = object()
+
+_LOOK = 1.0
+"""Seconds after which a thread that is to be woken looks whether it may receive itself by now."""
 
 # One lock for all replies, held for a few assignments: 40 ns, and 56 bytes a reply saved.
 _settling = threading.Lock()
@@ -342,18 +346,23 @@ class Reply(Generic[T]):
             return
         if self._would_block_itself():
             raise DeadlockError(f"{self._describe() or 'this reply'} would wait for itself: await it")
-        system = self._system
+        reception = None if self._system is None else self._system._reception
         give_up_at = None if timeout is None else time.monotonic() + timeout
+        lock, is_free = threading.Lock(), True
         with waiting():
             while not ready():
                 until = self._until(give_up_at)
-                if system is None or not system._receives_here(
+                if reception is None or not reception.here(
                     ready, self._add_waiter, until, keeps_vigil=self._comes_from_afar()
                 ):
-                    lock = threading.Lock()
-                    lock.acquire()
-                    self._add_waiter(lock.release)
-                    lock.acquire(timeout=-1 if until is None else _seconds_to(until))
+                    if is_free:
+                        lock.acquire()
+                        self._add_waiter(lock.release)
+                    seconds = _LOOK if until is None else min(_LOOK, _seconds_to(until))
+                    with nullcontext() if reception is None else reception.waiting():
+                        is_free = lock.acquire(timeout=seconds)
+                    if is_free:
+                        lock.release()
                 if ready():
                     return
                 if give_up_at is not None and give_up_at <= time.monotonic():
@@ -369,7 +378,7 @@ class Reply(Generic[T]):
 
 
 def _seconds_to(instant: float) -> float:
-    return min(max(0.0, instant - time.monotonic()) + 0.001, threading.TIMEOUT_MAX)
+    return max(0.0, instant - time.monotonic()) + 0.001
 
 
 def settled(value: Any = None) -> Reply[Any]:

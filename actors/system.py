@@ -59,6 +59,7 @@ from actors.transport import Transport
 from actors.wire import Kind
 
 if TYPE_CHECKING:
+    from actors._reception import Reception
     from actors.interceptors import Interceptor
 
 A = TypeVar("A")
@@ -692,20 +693,12 @@ class ActorSystem:
     def _awaited_elsewhere(self) -> None:
         """A thread other than the loop's waits for a reply: what the loop does must not delay it."""
         if self._remote is not None:
-            self._remote.receive_apart()
+            self._remote.reception.apart(for_good=True)
 
-    def _receives_here(
-        self,
-        ready: Callable[[], bool],
-        when_ready: Callable[[Callable[[], None]], None],
-        until: float | None,
-        *,
-        keeps_vigil: bool,
-    ) -> bool:
-        """Let a thread that waits receive meanwhile; False when it is to wait in its own way."""
-        return self._remote is not None and self._remote.receive_here(
-            ready, when_ready, until, keeps_vigil=keeps_vigil
-        )
+    @property
+    def _reception(self) -> Reception | None:
+        """Who receives what comes from other processes; None for a system without."""
+        return None if self._remote is None else self._remote.reception
 
     def _on_loop(self, callback: Callable[..., Any], *args: Any) -> None:
         """Run on the loop: at once when already there, else soon."""

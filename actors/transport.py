@@ -59,6 +59,9 @@ class Transport(Protocol):
     def receive_apart(self) -> None:
         """Receive on a thread of the transport's own from now on; on any thread but the loop's."""
 
+    def receive_on_loop(self) -> None:
+        """Let the loop that `listen` was given receive again, if any; on the loop's thread only."""
+
     def receive_here(
         self,
         ready: Callable[[], bool],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from actors import Actor, ActorSystem
+from actors import Actor, ActorSystem, _reception
 from actors._nng import NngTransport
 from actors.testing import wait_until_sync
 from actors.transport import Link
@@ -160,9 +160,46 @@ def test_an_inbox_that_closes_sends_its_guest_away(inbox: Inbox) -> None:
     assert not guest.thread.is_alive()
 
 
+def test_order_holds_where_the_loop_and_a_thread_take_turns(inbox: Inbox, link: Link) -> None:
+    expected = [b"%d" % number for number in range(3000)]
+    readers = set()
+    for number, frame in enumerate(expected):
+        link.send(frame)
+        if number % 100 == 0:
+            inbox.transport.receive_apart()
+        if number % 100 == 50:
+            inbox.loop.call_soon_threadsafe(inbox.transport.receive_on_loop)
+            wait_until_sync(lambda: len(inbox.received) == number + 1, TIME)  # noqa: B023
+            readers.add(inbox.received[-1][1])
+
+    wait_until_sync(lambda: len(inbox.done) == len(expected), TIME)
+    assert inbox.done == expected
+    inbox.loop.call_soon_threadsafe(inbox.transport.receive_on_loop)
+    inbox.loop.call_soon_threadsafe(inbox.transport.receive_on_loop)  # twice is once
+    wait_until_sync(lambda: inbox.transport._loop_reads, TIME)
+    link.send(b"to the loop")
+    wait_until_sync(lambda: inbox.received[-1] == (b"to the loop", inbox.thread.ident), TIME)
+    assert inbox.thread.ident in readers
+
+
+def test_an_inbox_closes_while_its_thread_hands_it_back(inbox: Inbox) -> None:
+    inbox.transport.receive_apart()
+    inbox.loop.call_soon_threadsafe(inbox.transport.receive_on_loop)
+    inbox.loop.call_soon_threadsafe(inbox.transport.close)
+    wait_until_sync(lambda: inbox.transport._thread is None, TIME)
+    inbox.transport.receive_apart()
+    assert inbox.transport._thread is None  # closed is closed
+
+
 class Echo(Actor):
+    concurrency = 100
+
     async def echo(self, value: int) -> int:
         return value
+
+    async def slow(self, seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return seconds
 
 
 def test_many_threads_ask_at_once_and_after_each_other(run_root: Path) -> None:
@@ -183,3 +220,71 @@ def test_many_threads_ask_at_once_and_after_each_other(run_root: Path) -> None:
             thread.join(TIME)
         assert found == {start: list(range(start, start + 50)) for start in range(0, 400, 50)}
         assert echo.echo(7).result() == 7
+
+
+def test_the_loop_receives_again_once_threads_no_longer_wait_together(
+    run_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reception, "QUIET", 0.05)
+    with ActorSystem(listen=True) as here, ActorSystem(listen=True) as there:
+        there.options(name="echo").spawn(Echo)
+        echo = here.ref(there.address + "#echo")
+        reception = here._reception
+        assert reception is not None
+        echo.echo(0).result()
+        assert not reception.is_apart
+
+        threads = [threading.Thread(target=lambda: echo.slow(0.3).result()) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        wait_until_sync(lambda: reception.is_apart, TIME)
+        for thread in threads:
+            thread.join(TIME)
+
+        wait_until_sync(lambda: not reception.is_apart, TIME)
+        assert [echo.echo(n).result() for n in range(20)] == list(range(20))
+        assert not reception.is_apart
+
+
+def test_asks_have_their_answers_whoever_receives(run_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads come and go all the time, and the reader changes with them."""
+    monkeypatch.setattr(_reception, "QUIET", 0.0)
+    with ActorSystem(listen=True) as here, ActorSystem(listen=True) as there:
+        there.options(name="echo").spawn(Echo)
+        echo = here.ref(there.address + "#echo")
+        wrong: list[object] = []
+
+        def ask(start: int) -> None:
+            try:
+                found = [echo.echo(n).result(TIME) for n in range(start, start + 40)]
+                if found != list(range(start, start + 40)):
+                    wrong.append(found)
+            except BaseException as error:
+                wrong.append(error)
+
+        for round in range(15):
+            threads = [threading.Thread(target=ask, args=(n * 1000,)) for n in range(round % 4 + 1)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(TIME)
+                assert not thread.is_alive()
+        assert wrong == []
+
+
+def test_somebody_on_another_loop_has_a_thread_receive_for_good(
+    run_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reception, "QUIET", 0.0)
+    with ActorSystem(listen=True) as here, ActorSystem(listen=True) as there:
+        there.options(name="echo").spawn(Echo)
+        echo = here.ref(there.address + "#echo")
+
+        async def ask() -> int:
+            return await echo.echo(7)
+
+        assert asyncio.run(ask()) == 7
+        assert here._reception is not None
+        assert here._reception.is_apart
+        assert echo.echo(8).result() == 8
+        assert here._reception.is_apart
