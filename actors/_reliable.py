@@ -32,6 +32,7 @@ from actors.errors import (
 from actors.events import DeadLettered
 from actors.ref import Ref
 from actors.reply import Reply
+from actors.tracing import metadata_of
 from actors.wire import Codec, Envelope, Kind, envelope
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from actors._peers import Peer
     from actors.clock import Timer
     from actors.system import ActorSystem
+    from actors.tracing import Metadata
 
 # Number, the oldest that is not settled, seconds left, whether it may have run; then, each with its
 # length before it, whom it is for, and what.
@@ -67,7 +69,7 @@ _FINAL = ("no inbox", "system stopped")
 class ReliableTell(Reply[None]):
     """Settled when the receiver's handler has ended, or never will."""
 
-    __slots__ = ("args", "body", "deadline_at", "kwargs", "method", "sender", "target")
+    __slots__ = ("args", "body", "deadline_at", "kwargs", "metadata", "method", "sender", "target")
 
     def __init__(
         self,
@@ -77,6 +79,7 @@ class ReliableTell(Reply[None]):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         sender: Life | None,
+        metadata: Metadata | None,
     ) -> None:
         super().__init__(system)
         self.target = ref._name
@@ -84,6 +87,7 @@ class ReliableTell(Reply[None]):
         self.args = args
         self.kwargs = kwargs
         self.sender = sender
+        self.metadata = metadata
         self.body = b""
         self.deadline_at = math.inf
         if ref._timeout_given and ref._timeout is not None:
@@ -116,10 +120,11 @@ class Reliable:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         sender: Message | None,
+        metadata: Metadata | None,
     ) -> Reply[None]:
         """Send a reliable tell; any thread."""
         life = sender.life if sender is not None else None
-        told = ReliableTell(self._system, ref, method, args, kwargs, life)
+        told = ReliableTell(self._system, ref, method, args, kwargs, life, metadata)
         if ref._cell is None or ref._cell.roams:
             try:
                 told.body = _encode(ref, told)
@@ -362,8 +367,10 @@ class Outgoing:
 def _encode(ref: Ref[Any], told: ReliableTell) -> bytes:
     life = told.sender
     origin = None if life is None else (life.cell.name, life.cell.uid, life.incarnation)
+    parts = (ref._pin, told.method, origin, told.args, told.kwargs)
+    carried = told.metadata.to_plain() if told.metadata is not None else None
     try:
-        body = pickling.dumps((ref._pin, told.method, origin, told.args, told.kwargs))
+        body = pickling.dumps(parts if carried is None else (*parts, carried))
     except Exception as error:
         problem = pickling.misfit(ref._name, told.method, told.args, told.kwargs, error)
         raise SerializationError(problem) from error
@@ -468,6 +475,7 @@ def again(message: Message) -> None:
         message.method, message.args, message.kwargs, None, message.sender, message.deadline_at
     )
     copy.via, copy.pin, copy.cell = message.via, message.pin, cell
+    copy.carry(message.carried)
     copy.receipt = receipt
     copy.redelivered = True
     if cell.refuses:
@@ -489,6 +497,7 @@ def arrived(
     if told is not None:
         message = ReliableMessage(told.method, told.args, told.kwargs, None, told.sender, told.deadline_at)
         message.pin = origin._ref._pin
+        message.carry(told.metadata)
         message.redelivered = suspect and not incoming.window.is_original
     incoming.on_message(number, base, message)
 
@@ -506,10 +515,12 @@ def take_in(system: ActorSystem, peer: Peer, one: Envelope) -> None:
         return
     incoming = _channel(cell, one.call_id, peer, base, number == base and not suspect)
     incoming.origin = peer
-    message = None
+    message = carried = None
     if len(one.body) > at:
         try:
-            pin, method, origin, args, kwargs = pickling.loads(one.body[at:])
+            pin, method, origin, args, kwargs, *rest = pickling.loads(one.body[at:])
+            if rest:
+                carried = metadata_of(*rest)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             problem = SerializationError(f"the receiver cannot decode the message: {reason}")
@@ -521,6 +532,7 @@ def take_in(system: ActorSystem, peer: Peer, one: Envelope) -> None:
         message = ReliableMessage(method, args, kwargs, None, sender, deadline_at)
         message.via = peer
         message.pin = pin
+        message.carry(carried)
         message.redelivered = suspect and not incoming.window.is_original
     incoming.on_message(number, base, message)
 

@@ -52,7 +52,8 @@ class Interceptor:
         """
         An ask, a stream or a tell is about to leave; on the thread that sends it.
 
-        The outcome of a tell is that it was taken. A call that is sent again does not pass again.
+        The outcome of a tell is that it was taken; of a reliable one, that its handler has ended. A call
+        that is sent again does not pass again.
         """
 
     def on_handle(self, call: Interception) -> Ended | None:
