@@ -297,6 +297,7 @@ async def test_a_call_of_a_service_passes_once_under_its_name(
         ("send", "ask", repr(service)),
         ("handle", "ask", "chef"),
     ]
+    assert notes[2:] == [("handle ended", method, "NoneType"), ("send ended", method, "NoneType")]
 
 
 async def test_what_a_handler_sends_names_it_as_the_sender(
