@@ -29,7 +29,7 @@ from actors.reply import Reply
 
 if TYPE_CHECKING:
     from actors._calls import Call
-    from actors._reliable import Incoming
+    from actors._incoming import Incoming
     from actors.system import ActorSystem
 
 STARTING, RUNNING, STOPPING, DOWN, ENDED = "starting", "running", "stopping", "down", "ended"

@@ -17,8 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors._drive import drive
+from actors._incoming import again
 from actors._message import HookMessage, Message
-from actors._reliable import again
 from actors._threads import Worker
 from actors._timers import Timers
 from actors.actor import Actor, has_sync_methods

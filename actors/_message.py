@@ -182,15 +182,23 @@ class HookMessage(Message):
 class ReliableMessage(Message):
     """A tell that is acknowledged, and may have come before."""
 
-    __slots__ = ("receipt", "redelivered")
+    __slots__ = ("carried", "receipt", "redelivered")
 
+    carried: Metadata | None
+    """What its sender gave it; `metadata` may be changed by interceptors around its handler."""
     receipt: Receipt | None
     redelivered: bool
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self.carried = None
         self.receipt = None
         self.redelivered = False
+
+    def carry(self, carried: Metadata | None) -> None:
+        """Take what its sender gave it. Each time it is handled is a span of its own."""
+        self.carried = carried
+        self.metadata = carried.copy() if carried is not None else None
 
 
 class Notice(Message):

@@ -3,23 +3,21 @@ Reliable tells: sent again until their handler has ended, handed on in order and
 
 Each pair of a sender (one life of an actor, or a program) and a registration has a window
 (`_windows`) under a number of its own, the channel; that number and a message's place in it tell
-duplicates. The receiver's end lies with the cell, so it outlives restarts in the process; when
-the process dies, what has not ended goes to the next incarnation, and says that it may have run.
+duplicates. Here is the sender's end; the receiver's is in `_incoming`. When the receiver's process
+dies, what has not ended goes to the next incarnation, and says that it may have run.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import struct
-from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import pickling
-from actors._message import Message, Origin, ReliableMessage
+from actors._incoming import HEAD, NOTHING_ARRIVED, RANGE, arrived
 from actors._peers import MAX_BODY, OutboxFull
-from actors._windows import ReceiverWindow, Report, SenderWindow, WindowFull
+from actors._windows import Report, SenderWindow, WindowFull
 from actors.errors import (
     ActorError,
     ActorStopped,
@@ -35,16 +33,12 @@ from actors.reply import Reply
 from actors.wire import Codec, Envelope, Kind, envelope
 
 if TYPE_CHECKING:
-    from actors._cell import Cell
     from actors._life import Life
+    from actors._message import Message
     from actors._peers import Peer
     from actors.clock import Timer
     from actors.system import ActorSystem
-
-# Number, the oldest that is not settled, seconds left, whether it may have run; then, each with its
-# length before it, whom it is for, and what.
-_HEAD = struct.Struct("!QQd?H")
-_RANGE = struct.Struct("!QQ")
+    from actors.tracing import Metadata
 
 SILENCE = 10.0
 """Seconds without a word from a process whose pipe has closed, after which it counts as dead.
@@ -55,19 +49,13 @@ Only where no directory tells: an app knows when a member has ended, and where i
 IDLE_TIME = 60.0
 """Seconds after which a sender forgets a window with nothing in it."""
 
-MOST_CHANNELS = 1024
-"""Senders that one actor remembers; the one not heard of for longest is forgotten first."""
-
-_NOTHING_ARRIVED = Report(0, 0)
-"""What a receiver says that does not know a sender."""
-
 _FINAL = ("no inbox", "system stopped")
 
 
 class ReliableTell(Reply[None]):
     """Settled when the receiver's handler has ended, or never will."""
 
-    __slots__ = ("args", "body", "deadline_at", "kwargs", "method", "sender", "target")
+    __slots__ = ("args", "body", "deadline_at", "kwargs", "metadata", "method", "sender", "target")
 
     def __init__(
         self,
@@ -77,6 +65,7 @@ class ReliableTell(Reply[None]):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         sender: Life | None,
+        metadata: Metadata | None,
     ) -> None:
         super().__init__(system)
         self.target = ref._name
@@ -84,6 +73,7 @@ class ReliableTell(Reply[None]):
         self.args = args
         self.kwargs = kwargs
         self.sender = sender
+        self.metadata = metadata
         self.body = b""
         self.deadline_at = math.inf
         if ref._timeout_given and ref._timeout is not None:
@@ -116,10 +106,11 @@ class Reliable:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         sender: Message | None,
+        metadata: Metadata | None,
     ) -> Reply[None]:
         """Send a reliable tell; any thread."""
         life = sender.life if sender is not None else None
-        told = ReliableTell(self._system, ref, method, args, kwargs, life)
+        told = ReliableTell(self._system, ref, method, args, kwargs, life, metadata)
         if ref._cell is None or ref._cell.roams:
             try:
                 told.body = _encode(ref, told)
@@ -168,7 +159,7 @@ class Reliable:
         """A request for what is missing."""
         outgoing = self._by_channel.get(one.call_id)
         if outgoing is not None:
-            outgoing.on_missing(*_RANGE.unpack(one.body))
+            outgoing.on_missing(*RANGE.unpack(one.body))
 
     def gone(self, one: Envelope) -> None:
         """Nobody has that registration there."""
@@ -283,7 +274,7 @@ class Outgoing:
                 if known is not None:
                     known.report_soon()
                 else:
-                    self._on_loop_soon(self.on_report, _NOTHING_ARRIVED)
+                    self._on_loop_soon(self.on_report, NOTHING_ARRIVED)
             return
         self._send(place, numbers, now, inquires=inquires)
 
@@ -304,7 +295,7 @@ class Outgoing:
                 told = self._window.item(number)
                 remaining = math.inf if told is None else told.deadline_at - now
                 suspect = self._window.is_suspect(number)
-                head = _HEAD.pack(number, self._window.base, remaining, suspect, len(target))
+                head = HEAD.pack(number, self._window.base, remaining, suspect, len(target))
                 body = head + target + (b"" if told is None else told.body or _encode(self._ref, told))
                 waits = peer.put(envelope(Kind.RELIABLE, Codec.PICKLE, self.channel, body))
             if inquires:
@@ -362,203 +353,15 @@ class Outgoing:
 def _encode(ref: Ref[Any], told: ReliableTell) -> bytes:
     life = told.sender
     origin = None if life is None else (life.cell.name, life.cell.uid, life.incarnation)
+    parts = (ref._pin, told.method, origin, told.args, told.kwargs)
+    carried = told.metadata.to_plain() if told.metadata is not None else None
     try:
-        body = pickling.dumps((ref._pin, told.method, origin, told.args, told.kwargs))
+        body = pickling.dumps(parts if carried is None else (*parts, carried))
     except Exception as error:
         problem = pickling.misfit(ref._name, told.method, told.args, told.kwargs, error)
         raise SerializationError(problem) from error
-    most = MAX_BODY - _HEAD.size - 64 * 1024  # so much may name its receiver
+    most = MAX_BODY - HEAD.size - 64 * 1024  # so much may name its receiver
     if len(body) > most:
         what = f"the arguments of {told._describe()} have {len(body)} bytes"
         raise SerializationError(f"{what}, a reliable tell at most {most}")
     return body
-
-
-# -- the receiver's side ---------------------------------------------------------------------------
-
-
-class Incoming:
-    """The receiver's end of one channel, with the cell it leads to."""
-
-    def __init__(
-        self, cell: Cell, channel: int, origin: Peer | Outgoing, window: ReceiverWindow[Any]
-    ) -> None:
-        self.cell = cell
-        self.channel = channel
-        self.origin = origin
-        """The way back: another process, or the sender's end in this one."""
-        self.window = window
-        self._reports = False
-
-    def on_message(self, number: int, base: int, message: Message | None) -> None:
-        """A message, or None for the place of one that is settled."""
-        for one, ready in self.window.on_message(number, base, message):
-            if ready is None:
-                self.window.on_ended(one)  # unless it has failed
-            else:
-                ready.receipt = _Receipt(self, one)
-                self.cell.deliver(ready)
-        if (gap := self.window.missing()) is not None:
-            if isinstance(self.origin, Outgoing):
-                self.origin.on_missing(*gap)
-            else:
-                self._send(self.origin, Kind.MISSING, _RANGE.pack(*gap))
-        self.report_soon()
-
-    def report_soon(self) -> None:
-        """Report at the end of the loop's turn, once for all that happens in it."""
-        if not self._reports:
-            self._reports = True
-            loop = self.cell.system._loop
-            assert loop is not None
-            loop.call_soon(self._report)
-
-    def _report(self) -> None:
-        self._reports = False
-        report = self.window.report()
-        if isinstance(self.origin, Outgoing):
-            self.origin.on_report(report)
-        else:
-            plain = tuple((number, pickling.encode_error(error)) for number, error in report.failures)
-            self._send(self.origin, Kind.RECEIVED, pickling.dumps((*report[:3], plain)))
-
-    def gone(self, error: BaseException) -> None:
-        """The cell takes no more."""
-        if self.cell.channels is None or self.cell.channels.pop(self.channel, None) is None:
-            return  # said already
-        if isinstance(self.origin, Outgoing):
-            self.origin._on_loop_soon(self.origin.on_gone, error)
-        else:
-            self._send(self.origin, Kind.GONE, pickling.dumps(pickling.encode_error(error)))
-
-    def _send(self, peer: Peer, kind: int, body: bytes) -> None:
-        remote = self.cell.system._remote
-        assert remote is not None
-        remote.send(peer, kind, self.channel, body, Codec.PICKLE)
-
-
-class _Receipt:
-    """What becomes of one reliable tell (`_message.Receipt`)."""
-
-    __slots__ = ("_incoming", "_message", "_number")
-
-    def __init__(self, incoming: Incoming, number: int) -> None:
-        self._incoming = incoming
-        self._number = number
-
-    def ended(self) -> None:
-        self._incoming.window.on_ended(self._number)
-        self._incoming.report_soon()
-
-    def reached_nobody(self, error: ActorError | None) -> None:
-        if self._incoming.cell.refuses:
-            self._incoming.gone(self._incoming.cell.gone())
-            return
-        self._incoming.window.on_failed(self._number, error or ActorError("it was not handled"))
-        self._incoming.report_soon()
-
-
-def again(message: Message) -> None:
-    """The handler of *message* was cut short from outside: the next life of its actor gets it first."""
-    cell = message.cell
-    if not isinstance(message, ReliableMessage) or message.receipt is None or cell is None:
-        return
-    receipt, message.receipt = message.receipt, None
-    copy = ReliableMessage(
-        message.method, message.args, message.kwargs, None, message.sender, message.deadline_at
-    )
-    copy.via, copy.pin, copy.cell = message.via, message.pin, cell
-    copy.receipt = receipt
-    copy.redelivered = True
-    if cell.refuses:
-        cell._refuse(copy, "stopped", cell.gone())
-        return
-    cell.system._counts.accepted += 1
-    cell.mailbox.append_first(copy)
-
-
-def arrived(
-    cell: Cell, origin: Outgoing, number: int, base: int, told: ReliableTell | None, suspect: bool
-) -> None:
-    """A reliable tell from this process."""
-    message = None
-    if cell.refuses:
-        origin._on_loop_soon(origin.on_gone, cell.gone())
-        return
-    incoming = _channel(cell, origin.channel, origin, base, number == base and not suspect)
-    if told is not None:
-        message = ReliableMessage(told.method, told.args, told.kwargs, None, told.sender, told.deadline_at)
-        message.pin = origin._ref._pin
-        message.redelivered = suspect and not incoming.window.is_original
-    incoming.on_message(number, base, message)
-
-
-def take_in(system: ActorSystem, peer: Peer, one: Envelope) -> None:
-    """A reliable tell from another process; the body of `Kind.RELIABLE`."""
-    number, base, remaining, suspect, size = _HEAD.unpack_from(one.body)
-    at = _HEAD.size + size
-    try:
-        cell = system._names.cell_of(*pickling.loads(one.body[_HEAD.size : at]))
-        if cell.refuses:
-            raise cell.gone()
-    except ActorError as error:
-        _say_gone(system, peer, one.call_id, error)
-        return
-    incoming = _channel(cell, one.call_id, peer, base, number == base and not suspect)
-    incoming.origin = peer
-    message = None
-    if len(one.body) > at:
-        try:
-            pin, method, origin, args, kwargs = pickling.loads(one.body[at:])
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            problem = SerializationError(f"the receiver cannot decode the message: {reason}")
-            incoming.window.on_failed(number, problem)
-            incoming.on_message(number, base, None)
-            return
-        sender = None if origin is None else Origin(origin[0], origin[1], origin[2], peer.address)
-        deadline_at = math.inf if remaining == math.inf else system.clock.now() + remaining
-        message = ReliableMessage(method, args, kwargs, None, sender, deadline_at)
-        message.via = peer
-        message.pin = pin
-        message.redelivered = suspect and not incoming.window.is_original
-    incoming.on_message(number, base, message)
-
-
-def inquired(system: ActorSystem, peer: Peer, one: Envelope) -> None:
-    """A sender wants to know what arrived; `Kind.INQUIRY`."""
-    try:
-        cell = system._names.cell_of(*pickling.loads(one.body))
-    except ActorError as error:
-        _say_gone(system, peer, one.call_id, error)
-        return
-    known = cell.channels.get(one.call_id) if cell.channels else None
-    if known is None:
-        # Forgotten: nothing has arrived, as far as anybody here knows.
-        remote = system._remote
-        assert remote is not None
-        body = pickling.dumps(tuple(_NOTHING_ARRIVED))
-        remote.send(peer, Kind.RECEIVED, one.call_id, body, Codec.PICKLE)
-        return
-    known.origin = peer
-    known.report_soon()
-
-
-def _channel(cell: Cell, channel: int, origin: Peer | Outgoing, base: int, is_original: bool) -> Incoming:
-    if cell.channels is None:
-        cell.channels = OrderedDict()
-    incoming = cell.channels.get(channel)
-    if incoming is None:
-        window: ReceiverWindow[Any] = ReceiverWindow(base, is_original)
-        incoming = cell.channels[channel] = Incoming(cell, channel, origin, window)
-        while len(cell.channels) > MOST_CHANNELS:
-            cell.channels.popitem(last=False)
-    else:
-        cell.channels.move_to_end(channel)
-    return incoming
-
-
-def _say_gone(system: ActorSystem, peer: Peer, channel: int, error: ActorError) -> None:
-    remote = system._remote
-    assert remote is not None
-    remote.send(peer, Kind.GONE, channel, pickling.dumps(pickling.encode_error(error)), Codec.PICKLE)

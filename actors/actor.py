@@ -69,6 +69,7 @@ class Actor:
     interceptors: ClassVar[tuple[Interceptor, ...]] = ()
     """What stands around its handlers, what they send, and its spawn; see `actors.interceptors`."""
     is_supervisor: ClassVar[bool] = False
+    """True for what supervises and controls: messages to it are orders, and it passes no interceptors."""
 
     context: Context
 

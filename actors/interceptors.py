@@ -13,6 +13,7 @@ Interceptors: code of the user's around every send, every handler and every spaw
 
 Of an app the second form is the one: a class takes its interceptors along into every host, so that
 neither the stage nor a blank host has to open what is the user's. A base class serves all services.
+What a program sends to an app from outside passes those it gave to `connect` or `App.run`.
 
 Those of the system come first and stand outside those of the class. Orders, supervisors, timers and
 hooks pass none: a mistake in an interceptor must not keep anybody from being restarted.
@@ -52,7 +53,8 @@ class Interceptor:
         """
         An ask, a stream or a tell is about to leave; on the thread that sends it.
 
-        The outcome of a tell is that it was taken. A call that is sent again does not pass again.
+        The outcome of a tell is that it was taken; of a reliable one, that its handler has ended. A call
+        that is sent again does not pass again.
         """
 
     def on_handle(self, call: Interception) -> Ended | None:

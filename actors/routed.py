@@ -291,7 +291,8 @@ class _Route:
         self._looked_at = 0
         """Changes of the group when the members were looked at of whom some have refused."""
         call.reroute = self._refused_by
-        call._callbacks = [self._settled]  # as `add_done_callback`: nobody settles it yet
+        # As `add_done_callback`: nobody settles it yet. Interceptors may want to hear of its end too.
+        call._callbacks = [self._settled] if call._callbacks is None else [*call._callbacks, self._settled]
 
     def go(self) -> None:
         """Send the call to a member, or wait for one."""

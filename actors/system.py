@@ -533,7 +533,7 @@ class ActorSystem:
             if type(arg) not in FLAT and is_stream(arg):
                 return self._lost_tell(ref, method, sender, refuse_streams(ref._name, method))
         if ref._reliable:
-            return self._reliable.tell(ref, method, args, kwargs, sender)
+            return self._reliable.tell(ref, method, args, kwargs, sender, metadata)
         cell = ref._cell
         if (
             cell is not None

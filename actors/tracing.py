@@ -4,10 +4,10 @@ Tracing: the trace and the baggage that belong to what runs here, and to what it
     with tracing.carrying(Trace.new(), baggage={"tenant": "7"}):
         await kitchen.cook("steak")          # and whatever the chef asks of others for it
 
-They travel with asks, streams and tells, from handler to handler. Each handler is a span of its own
-in its caller's trace. Timers and `on_start` begin none. Where a program uses OpenTelemetry its
-current span counts; nothing here depends on it. As long as a process has nothing to carry, its
-calls pay for one look at a flag.
+They travel with asks, streams and tells, reliable ones too, from handler to handler. Each handler is
+a span of its own in its caller's trace. Timers and `on_start` begin none. Where a program uses
+OpenTelemetry its current span counts; nothing here depends on it. As long as a process has nothing
+to carry, its calls pay for one look at a flag.
 """
 
 from __future__ import annotations
@@ -67,6 +67,10 @@ class Metadata:
         if self._own is None and self._trace is not None:
             self._own = self._trace.child()
         return self._own
+
+    def copy(self) -> Metadata:
+        """The same for another run of the handler, which is another span."""
+        return Metadata(self._trace, self.baggage)
 
     def to_plain(self) -> dict[str, str] | None:
         """As it travels, in any codec; None when there is nothing."""

@@ -14,11 +14,12 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from actors.errors import ActorError, AlreadyStarted, InvalidArgument, ServiceFailed, StartFailed, Unavailable
+from actors.interceptors import Interceptor
 from supervisors import checks, loading, settings
 from supervisors.cluster import Cluster
 from supervisors.group import Group, Part, check_names, check_parts, walk
@@ -78,13 +79,17 @@ class App:
         num_gpus: float | None = None,
         labels: Mapping[str, str] | None = None,
         resources: Mapping[str, float] | None = None,
+        interceptors: Sequence[Interceptor] = (),
     ) -> Run:
         """
         Start the app when entered: `with app.run() as cluster`, `async with`, or `.start()`.
 
         Without *address* on an embedded Ray cluster of the given size (default: this machine's), which
-        ends with it; with one on that cluster, which is left as it was. Raises when it starts:
-        `AlreadyStarted` when the app runs already, `StartFailed` when cluster or stage do not come up.
+        ends with it; with one on that cluster, which is left as it was. *interceptors* stand around
+        what this program sends to the services, as those of `connect` do; they do not go into hosts.
+
+        Raises here: `InvalidArgument` for a wrong option. Raises when it starts: `AlreadyStarted` when
+        the app runs already, `StartFailed` when cluster or stage do not come up.
         """
         if loading.in_host:
             raise InvalidArgument(
@@ -95,13 +100,14 @@ class App:
                 checks.non_negative("App.run", field, value)
         checks.words_by_name("App.run", "labels", labels or {})
         checks.numbers_by_name("App.run", "resources", resources or {})
+        checks.interceptors("App.run", "interceptors", interceptors)
         size = {
             "num_cpus": num_cpus,
             "num_gpus": num_gpus,
             "labels": dict(labels or {}),
             "resources": dict(resources or {}),
         }
-        return Run(self, address, size)
+        return Run(self, address, size, interceptors)
 
     def plan(self) -> dict[str, Any]:
         """The whole app as plain data: what the stage works from."""
@@ -128,8 +134,11 @@ class App:
 class Run:
     """One run of an app, from the house's start to its end. A context manager, sync and async."""
 
-    def __init__(self, app: App, address: str | None, size: dict[str, Any]) -> None:
+    def __init__(
+        self, app: App, address: str | None, size: dict[str, Any], interceptors: Sequence[Interceptor]
+    ) -> None:
         self.app = app
+        self._interceptors = tuple(interceptors)
         self._address = address
         self._size = size
         self._house: House | None = None
@@ -141,7 +150,7 @@ class Run:
         """Start and return the cluster; `stop()` ends the app."""
         self._open_house()
         try:
-            self._cluster = Cluster(self.app.name).open()
+            self._cluster = Cluster(self.app.name, self._interceptors).open()
             self._cluster.wait_ready().result()
         except BaseException as error:
             self._abandon()
@@ -199,7 +208,7 @@ class Run:
         # The house is waited for on a thread, the client itself lives on this loop.
         await asyncio.to_thread(self._open_house)
         try:
-            self._cluster = Cluster(self.app.name)
+            self._cluster = Cluster(self.app.name, self._interceptors)
             await self._cluster.open_here()
             await self._cluster.wait_ready()
         except BaseException as error:

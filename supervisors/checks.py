@@ -12,9 +12,10 @@ A bool is never a number here, nor is nan.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from actors.errors import InvalidArgument, nearest
+from actors.interceptors import Interceptor
 
 
 def misfit(owner: str, field: str, value: object, why: str) -> InvalidArgument:
@@ -82,6 +83,12 @@ def numbers_by_name(owner: str, field: str, value: object) -> None:
     assert isinstance(value, Mapping)
     for key, number in value.items():
         non_negative(owner, f"{field}[{key!r}]", number)
+
+
+def interceptors(owner: str, field: str, value: object) -> None:
+    """A sequence of interceptors."""
+    if not isinstance(value, Sequence) or not all(isinstance(one, Interceptor) for one in value):
+        raise misfit(owner, field, value, "is not a sequence of Interceptors")
 
 
 def _named(owner: str, field: str, value: object) -> None:

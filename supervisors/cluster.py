@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
 from actors.errors import ActorError, Unavailable
 from actors.events import DeadLettered, Event, PeerLost, log_sink
+from actors.interceptors import Interceptor
 from actors.ref import Ref, as_order
 from actors.reply import Reply
 from actors.rundir import read_key
 from actors.system import ActorSystem
 from actors.transport import open_nng
-from supervisors import settings
+from supervisors import checks, settings
 from supervisors.registry import REGISTRY_NAME, Registry, ServiceView, spawn_registry
 from supervisors.service import ServiceRef
 
@@ -27,21 +29,28 @@ _RETURN_LIMIT = 60.0
 _RETURN_POLL = 0.05
 
 
-def connect(app_name: str | None = None) -> Cluster:
+def connect(app_name: str | None = None, *, interceptors: Sequence[Interceptor] = ()) -> Cluster:
     """
     A client of the running app *app_name*; without a name, of the only one that runs.
 
     `with connect("restaurant") as cluster`, `async with`, or `.open()`. Leaving only disconnects.
-    `NotFound` with the nearest name when no such app runs, at once.
+    *interceptors* (default: none) stand around what this client sends to services: `on_send` of each
+    ask, stream and tell, on the thread that sends it. Orders and questions to the app itself pass none;
+    what stands around handlers is named by their class (`actors.interceptors`).
+
+    Raises at once: `NotFound` with the nearest name when no such app runs, `InvalidArgument` for what is
+    no sequence of interceptors.
     """
-    return Cluster(settings.find_record(app_name).app)
+    checks.interceptors("connect", "interceptors", interceptors)
+    return Cluster(settings.find_record(app_name).app, interceptors)
 
 
 class Cluster:
     """A running app: its services, its state, its orders. Every operation returns a `Reply`."""
 
-    def __init__(self, app_name: str) -> None:
+    def __init__(self, app_name: str, interceptors: Sequence[Interceptor] = ()) -> None:
         self.app_name = app_name
+        self._interceptors = tuple(interceptors)
         self._registry = Registry(app_name)
         self._system: ActorSystem | None = None
         self._stage: Ref[Any] | None = None
@@ -112,6 +121,7 @@ class Cluster:
             key=read_key(record.key_path),
             directory=self._registry,
             sinks=(_log_what_concerns_users,),
+            interceptors=self._interceptors,
         )
 
     def _subscribe(self, system: ActorSystem, record: settings.StageRecord) -> Reply[Any]:

@@ -361,6 +361,7 @@ class _Crew:
 class RegistryActor(Actor):
     """Takes the stage's views for this process."""
 
+    is_supervisor = True  # of ours: no interceptor of a program's may keep it from hearing of members
     mailbox = 100_000
 
     def __init__(self, registry: Registry) -> None:

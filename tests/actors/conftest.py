@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from actors._reliable import Outgoing
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # `distant`: classes that this process and a far one know by name
 
@@ -32,6 +34,20 @@ def lasting(run_root: Path) -> Iterator[Far]:
     far = Far()
     yield far
     far.end()
+
+
+@pytest.fixture
+def frames_of_tells(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of reliable tells that leave this process, each as often as it is sent."""
+    sent: list[int] = []
+    plain_send = Outgoing._send
+
+    def send(self: Outgoing, address: str, numbers: tuple[int, ...], now: float, *, inquires: bool) -> None:
+        sent.extend(numbers)
+        plain_send(self, address, numbers, now, inquires=inquires)
+
+    monkeypatch.setattr(Outgoing, "_send", send)
+    return sent
 
 
 @pytest.fixture

@@ -335,6 +335,9 @@ class Relay(Actor):
     async def tell_on(self, ref: Ref[Any]) -> None:
         ref.tell("note")
 
+    async def tell_on_reliably(self, ref: Ref[Any]) -> None:
+        await ref.options(reliable=True).tell("note")
+
     async def noted(self) -> list[Any]:
         return self.notes
 

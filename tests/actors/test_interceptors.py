@@ -26,9 +26,10 @@ from actors.events import DeadLettered, ErrorUnanswered, Event
 from actors.interceptors import Ended, Interception, Interceptor
 from actors.retry import RetryBudget
 from actors.routed import Routed
-from actors.testing import ManualClock, memory_system, wait_until
+from actors.testing import FaultyTransport, ManualClock, memory_system, wait_until
 from actors.traces import Trace
 from actors.tracing import carrying, current_baggage, current_trace
+from supervisors import ChildSpec, Supervisor
 
 user: ContextVar[str] = ContextVar("user", default="nobody")
 
@@ -151,6 +152,86 @@ async def test_a_tell_passes_and_its_outcome_is_that_it_was_taken(
     ]
 
 
+async def test_a_reliable_tell_passes_once_however_often_it_is_sent(
+    notes: list[Any], frames_of_tells: list[int]
+) -> None:
+    """Its outcome is that its handler has ended."""
+    faults = FaultyTransport()
+    async with (
+        memory_system(transport=faults, interceptors=[Note(notes, "near ")], sinks=()) as near,
+        memory_system(interceptors=[Note(notes, "far ")], sinks=()) as far,
+    ):
+        far.options(name="chef").spawn(Chef)
+        chef = near.ref(f"{far.address}#chef")
+        await chef.cook()
+        notes.clear()
+        faults.script("drop", "duplicate")
+
+        await chef.options(reliable=True).tell("cook", "soup")
+
+    assert len(frames_of_tells) > 1
+    assert notes == [
+        ("near send", "tell", "chef", "cook", ("soup",), None),
+        ("far handle", "tell", "chef", "cook", ("soup",), None),
+        ("far handle ended", "cook", "NoneType"),
+        ("near send ended", "cook", "NoneType"),
+    ]
+
+
+@pytest.mark.parametrize("is_far", [False, True])
+async def test_what_a_reliable_tell_carries_can_be_seen_and_set_where_it_passes(is_far: bool) -> None:
+    carried, seen = Trace.new(), []
+
+    class Pack(Interceptor):
+        def on_send(self, call: Interception) -> None:
+            call.trace, call.baggage = carried, {"tenant": "7"}
+
+        def on_handle(self, call: Interception) -> None:
+            seen.append((call.trace, dict(call.baggage)))
+
+    async with (
+        memory_system(interceptors=[Pack()], sinks=()) as near,
+        memory_system(interceptors=[Pack()], sinks=()) as far,
+    ):
+        (far if is_far else near).options(name="chef").spawn(Chef)
+        chef = near.ref(f"{far.address}#chef") if is_far else near.find("chef")
+
+        await chef.options(reliable=True).tell("cook", "soup")
+
+    assert seen == [(carried, {"tenant": "7"})]
+
+
+async def test_the_next_life_gets_a_reliable_tell_as_its_sender_gave_it() -> None:
+    """The handler was killed: what was made of it around that one is over."""
+    carried, seen, spans, gate = Trace.new(), [], [], asyncio.Event()
+
+    class Count(Interceptor):
+        def on_handle(self, call: Interception) -> None:
+            seen.append((call.trace, dict(call.baggage)))
+            call.baggage = {**call.baggage, "lives": "one more"}
+
+    class Held(Actor):
+        async def hold(self) -> None:
+            spans.append(current_trace())
+            await gate.wait()
+
+    async with memory_system(interceptors=[Count()], sinks=()) as system:
+        sup = system.options(name="sup").spawn(Supervisor, [ChildSpec("held", Held)])
+        await sup.wait_started()
+        held = system.find("sup/held")
+        with carrying(carried, baggage={"tenant": "7"}):
+            tell = held.options(reliable=True).tell("hold")
+        await wait_until(lambda: len(spans) == 1)
+        await held.kill()
+        await wait_until(lambda: len(spans) == 2)
+        gate.set()
+        await tell
+
+    assert seen == [(carried, {"tenant": "7"})] * 2
+    assert len({*spans, carried}) == 3
+    assert {span.trace_id for span in spans} == {carried.trace_id}
+
+
 async def test_streams_pass_once_and_end_with_their_end(chef: Ref[Any], notes: list[Any]) -> None:
     for method in (Chef.courses, Chef.courses_on_thread):
         notes.clear()
@@ -216,6 +297,7 @@ async def test_a_call_of_a_service_passes_once_under_its_name(
         ("send", "ask", repr(service)),
         ("handle", "ask", "chef"),
     ]
+    assert notes[2:] == [("handle ended", method, "NoneType"), ("send ended", method, "NoneType")]
 
 
 async def test_what_a_handler_sends_names_it_as_the_sender(

@@ -8,15 +8,18 @@ import threading
 import types
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import pytest
 from distant import Far, Relay
 
 from actors import ActorSystem, InvalidArgument, Ref, _arrivals, tracing
-from actors.testing import wait_until
+from actors.rundir import KEY_NAME, read_key
+from actors.testing import FaultyTransport, wait_until
 from actors.traces import Trace
 from actors.tracing import carrying, current_baggage, current_trace
+from actors.transport import open_nng
 
 TRACE = Trace.new()
 NOWHERE = ("None", {})
@@ -80,6 +83,42 @@ async def test_streams_tells_and_named_calls_carry_it_too(relays: list[Ref[Any]]
     assert trace_ids([(items[0], {}), named, by_name, *noted]) == {TRACE.trace_id}
     assert items[0] == items[1], "one handler, one span"
     assert len(noted) == 2
+
+
+async def test_reliable_tells_carry_it_from_handler_to_handler(relays: list[Ref[Any]]) -> None:
+    relay, second = relays[0], relays[1]
+    with carrying(TRACE, baggage={"tenant": "7"}):
+        await relay.options(reliable=True).tell(Relay.note)
+        await relay.tell_on_reliably(second)
+    await relay.options(reliable=True).tell(Relay.note)
+    first, *rest = await relay.noted()
+    seen = [first, *await second.noted()]
+
+    assert trace_ids(seen) == {TRACE.trace_id}
+    assert len({*span_ids(seen), TRACE.span_id}) == 3
+    assert [baggage for _, baggage in seen] == [{"tenant": "7"}] * 2
+    assert rest == [NOWHERE]
+
+
+async def test_a_reliable_tell_that_is_sent_again_carries_what_it_carried(
+    lasting: Far, run_root: Path, frames_of_tells: list[int]
+) -> None:
+    """Another process gets it from the second frame, when the block it was sent in is long over."""
+    faults = FaultyTransport(open_nng(str(run_root)))
+    address = lasting.address  # from then on its key is there too
+    async with ActorSystem(transport=faults, key=read_key(run_root / KEY_NAME), sinks=()) as near:
+        relay = await near.ref(f"{address}#stagehand").start(Relay)
+        await relay.noted()
+        faults.script("drop")
+        with carrying(TRACE, baggage={"tenant": "7"}):
+            tell = relay.options(reliable=True).tell(Relay.note)
+        await tell
+        noted = await relay.noted()
+        await relay.stop()
+
+    assert len(frames_of_tells) > 1
+    assert trace_ids(noted) == {TRACE.trace_id}
+    assert [baggage for _, baggage in noted] == [{"tenant": "7"}]
 
 
 async def _has_noted(relay: Ref[Any]) -> bool:

@@ -93,10 +93,14 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
             " orphan_timeout=None)",
         ),
         (Group, "(name, *services, strategy='one_for_one', intensity=3, period=5.0)"),
-        (App.run, "(self, *, address=None, num_cpus=None, num_gpus=None, labels=None, resources=None)"),
+        (
+            App.run,
+            "(self, *, address=None, num_cpus=None, num_gpus=None, labels=None, resources=None,"
+            " interceptors=())",
+        ),
         (Resources, "(cpu=0, gpu=0, memory=None, labels=…, custom=…)"),
         (Backoff, "(initial=0.2, factor=2, maximum=30, jitter=0.2)"),
-        (connect, "(app_name=None)"),
+        (connect, "(app_name=None, *, interceptors=())"),
         (ChildInfo, "(id, ref, state, kind, restarts, last_exit)"),
         (ChildCounts, "(specs, active, supervisors, workers)"),
     ],
