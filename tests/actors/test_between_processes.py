@@ -245,6 +245,7 @@ async def test_cancelling_the_task_that_waits_cuts_the_handler_at_the_far_end(ec
         await echo.nap(30)
 
     task = asyncio.create_task(wait())
+    await asyncio.sleep(0)  # it asks first
     await echo.same("the nap has begun")
     task.cancel()
 

@@ -303,7 +303,7 @@ async def test_nothing_is_made_before_the_handler_asks(cook: Ref[Any]) -> None:
 async def test_a_slow_handler_slows_the_caller(cook: Ref[Any], notes: list[Any], window: int) -> None:
     larder = Larder()
     reply = cook.wait(larder.numbers())
-    await wait_until(lambda: larder.made == window)
+    await wait_until(lambda: larder.made == window and notes)
     for _ in range(50):
         await asyncio.sleep(0)
     assert (larder.made, notes) == (window, [0])
