@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 from actors.address import host_id_of, new_host_id
-from actors.transport import Link, LinkLost, Receive
+from actors.transport import Link, LinkLost, Receive, Wait
 from actors.wire import MAX_FRAME
 
 _CAPACITY = 128
@@ -51,14 +51,7 @@ class MemoryTransport:
     def receive_on_loop(self) -> None:
         """It never does."""
 
-    def receive_here(
-        self,
-        ready: Callable[[], bool],
-        when_ready: Callable[[Callable[[], None]], None],
-        until: float | None,
-        *,
-        keeps_vigil: bool,
-    ) -> bool:
+    def receive_here(self, wait: Wait) -> bool:
         return False
 
     def link(self, address: str, on_lost: Callable[[], None]) -> Link:

@@ -36,7 +36,7 @@ from pynng import ffi, lib
 from actors._vigil import LIMIT, Patience
 from actors.address import host_id_of, ipc_address, new_host_id, nng_url
 from actors.rundir import ensure_private_dir
-from actors.transport import Link, LinkLost, Receive
+from actors.transport import Link, LinkLost, Receive, Wait
 from actors.wire import MAX_FRAME
 
 _BATCH = 256
@@ -173,14 +173,7 @@ class NngTransport:
             self._waker.close()
             self._waker = None
 
-    def receive_here(
-        self,
-        ready: Callable[[], bool],
-        when_ready: Callable[[Callable[[], None]], None],
-        until: float | None,
-        *,
-        keeps_vigil: bool,
-    ) -> bool:
+    def receive_here(self, wait: Wait) -> bool:
         if not self._guest.acquire(blocking=False):
             return False
         try:
@@ -193,12 +186,12 @@ class NngTransport:
                 self._poll.register(self._recv_fd, select.POLLIN)
                 self._poll.register(self._bell, select.POLLIN)
             self._guest_thread = threading.get_ident()
-            when_ready(self._ring)
-            poll, bell = self._poll.poll, self._bell
-            keeps_vigil = keeps_vigil and self._patience.is_worth_it()
+            wait.when_ready(self._ring)
+            ready, poll, bell = wait.ready, self._poll.poll, self._bell
+            keeps_vigil = wait.keeps_vigil and self._patience.is_worth_it()
             vigil_until = time.perf_counter() + LIMIT
             while not ready():
-                came = poll(0) if keeps_vigil else poll(_milliseconds(until))
+                came = poll(0) if keeps_vigil else poll(_milliseconds(wait.until))
                 if (bell, select.POLLIN) in came:
                     os.eventfd_read(bell)
                     return True

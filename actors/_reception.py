@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from actors.transport import Transport
+from actors.transport import Transport, Wait
 
 QUIET = 2.0
 """Seconds without two threads that wait at a time after which the loop receives again."""
@@ -49,17 +49,10 @@ class Reception:
             self._transport.receive_apart()
         self._post(self._look)
 
-    def here(
-        self,
-        ready: Callable[[], bool],
-        when_ready: Callable[[Callable[[], None]], None],
-        until: float | None,
-        *,
-        keeps_vigil: bool,
-    ) -> bool:
+    def here(self, wait: Wait) -> bool:
         """Receive on this thread while it waits, as `Transport.receive_here`; False: it is to be woken."""
         if not self.is_apart:
-            if self._transport.receive_here(ready, when_ready, until, keeps_vigil=keeps_vigil):
+            if self._transport.receive_here(wait):
                 return True
             self.apart()
         return False

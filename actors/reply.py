@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from actors._loop import LoopInbox, inbox_of
 from actors._threads import waiting
 from actors.errors import Cancelled, DeadlineExceeded, DeadlockError, Unavailable
+from actors.transport import Wait
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -352,9 +353,8 @@ class Reply(Generic[T]):
         with waiting():
             while not ready():
                 until = self._until(give_up_at)
-                if reception is None or not reception.here(
-                    ready, self._add_waiter, until, keeps_vigil=self._comes_from_afar()
-                ):
+                wait = Wait(ready, self._add_waiter, until, self._comes_from_afar())
+                if reception is None or not reception.here(wait):
                     if is_free:
                         lock.acquire()
                         self._add_waiter(lock.release)

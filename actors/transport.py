@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Receive = Callable[[list[bytes]], Callable[[], None] | None]
 """
@@ -23,6 +23,19 @@ What it returns is called next, and may take long: the next frames are perhaps t
 
 class LinkLost(Exception):
     """Nobody listens there, or the link has closed."""
+
+
+class Wait(NamedTuple):
+    """What a thread waits for that could receive meanwhile."""
+
+    ready: Callable[[], bool]
+    """True when it is over."""
+    when_ready: Callable[[Callable[[], None]], None]
+    """Told what to call should that come true on another thread."""
+    until: float | None
+    """The monotonic instant at which there is something else to do."""
+    keeps_vigil: bool
+    """Whether it may begin awake: it may be over in a moment."""
 
 
 class Link(Protocol):
@@ -62,20 +75,11 @@ class Transport(Protocol):
     def receive_on_loop(self) -> None:
         """Let the loop that `listen` was given receive again, if any; on the loop's thread only."""
 
-    def receive_here(
-        self,
-        ready: Callable[[], bool],
-        when_ready: Callable[[Callable[[], None]], None],
-        until: float | None,
-        *,
-        keeps_vigil: bool,
-    ) -> bool:
+    def receive_here(self, wait: Wait) -> bool:
         """
-        Receive on this thread, which is not the loop's, until *ready*: one thread less on the way.
+        Receive on this thread, which is not the loop's, until *wait* is over: one thread less on the way.
 
-        False, at once or later, where another thread does so. It may return before, and does at the
-        monotonic instant *until*. *when_ready* is told what to call should *ready* come true elsewhere.
-        *keeps_vigil*: the wait may begin awake, as something is expected in a moment.
+        False, at once or later, where another thread does so. It may return before that.
         """
 
     def link(self, address: str, on_lost: Callable[[], None]) -> Link:

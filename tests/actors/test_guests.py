@@ -12,7 +12,7 @@ import pytest
 from actors import Actor, ActorSystem, _reception
 from actors._nng import NngTransport
 from actors.testing import wait_until_sync
-from actors.transport import Link
+from actors.transport import Link, Wait
 
 TIME = 10.0
 
@@ -34,7 +34,7 @@ class Inbox:
         return lambda: self.done.extend(frames)
 
     def wait_here(self, ready: Callable[[], bool]) -> bool:
-        return self.transport.receive_here(ready, lambda ring: None, None, keeps_vigil=False)
+        return self.transport.receive_here(Wait(ready, lambda ring: None, None, False))
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.transport.close)
@@ -72,9 +72,7 @@ class Guest:
         assert self._is_in.wait(TIME)
 
     def _wait(self) -> None:
-        self.result = self._inbox.transport.receive_here(
-            lambda: self.ready, self._take, None, keeps_vigil=False
-        )
+        self.result = self._inbox.transport.receive_here(Wait(lambda: self.ready, self._take, None, False))
 
     def _take(self, ring: Callable[[], None]) -> None:
         self._ring = ring
@@ -129,7 +127,7 @@ def test_a_second_guest_is_turned_away(inbox: Inbox) -> None:
 
 
 def test_a_guest_leaves_at_its_time(inbox: Inbox) -> None:
-    assert inbox.transport.receive_here(lambda: False, lambda ring: None, 0.0, keeps_vigil=True) is True
+    assert inbox.transport.receive_here(Wait(lambda: False, lambda ring: None, 0.0, True)) is True
 
 
 def test_order_holds_where_a_thread_takes_over_from_a_guest(inbox: Inbox, link: Link) -> None:
