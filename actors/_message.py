@@ -107,7 +107,7 @@ class Message:
     receipt: Receipt | None = None
     """Whom its end concerns beyond its answer: a reliable tell is acknowledged then."""
     tag: Tag | None = None
-    """The name of its call, where that can be sent again (`_named.NamedMessage`)."""
+    """What it is known by where it can be sent again: the calls of `_named`, and reliable tells."""
 
     def __init__(
         self,
@@ -182,15 +182,17 @@ class HookMessage(Message):
 class ReliableMessage(Message):
     """A tell that is acknowledged, and may have come before."""
 
-    __slots__ = ("receipt", "redelivered")
+    __slots__ = ("receipt", "redelivered", "tag")
 
     receipt: Receipt | None
     redelivered: bool
+    tag: Tag | None
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.receipt = None
         self.redelivered = False
+        self.tag = None
 
 
 class Notice(Message):

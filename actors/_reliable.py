@@ -5,6 +5,7 @@ Each pair of a sender (one life of an actor, or a program) and a registration ha
 (`_windows`) under a number of its own, the channel; that number and a message's place in it tell
 duplicates. The receiver's end lies with the cell, so it outlives restarts in the process; when
 the process dies, what has not ended goes to the next incarnation, and says that it may have run.
+What was in the handler then, twice, is poison: a dead letter with the stack of the crash.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from actors.errors import (
 )
 from actors.events import DeadLettered
 from actors.ref import Ref
+from actors.remains import POISONOUS, Tag, remains_of
 from actors.reply import Reply
 from actors.wire import Codec, Envelope, Kind, envelope
 
@@ -41,9 +43,9 @@ if TYPE_CHECKING:
     from actors.clock import Timer
     from actors.system import ActorSystem
 
-# Number, the oldest that is not settled, seconds left, whether it may have run; then, each with its
-# length before it, whom it is for, and what.
-_HEAD = struct.Struct("!QQd?H")
+# Number, the oldest that is not settled, seconds left, whether it may have run, how many processes
+# have died of it; then, each with its length before it, whom it is for, and what.
+_HEAD = struct.Struct("!QQd?BH")
 _RANGE = struct.Struct("!QQ")
 
 SILENCE = 10.0
@@ -67,7 +69,7 @@ _FINAL = ("no inbox", "system stopped")
 class ReliableTell(Reply[None]):
     """Settled when the receiver's handler has ended, or never will."""
 
-    __slots__ = ("args", "body", "deadline_at", "kwargs", "method", "sender", "target")
+    __slots__ = ("args", "body", "deadline_at", "deaths", "kwargs", "method", "sender", "target")
 
     def __init__(
         self,
@@ -85,17 +87,19 @@ class ReliableTell(Reply[None]):
         self.kwargs = kwargs
         self.sender = sender
         self.body = b""
+        self.deaths = 0
+        """Processes that have died with it in a handler."""
         self.deadline_at = math.inf
         if ref._timeout_given and ref._timeout is not None:
             self.deadline_at = system.clock.now() + ref._timeout
 
-    def fail(self, error: BaseException, reason: str) -> None:
+    def fail(self, error: BaseException, reason: str, detail: str = "") -> None:
         """It is given up here: its reply fails, and it is a dead letter."""
         if not self._done:
             self._reject(error)
             name = self.sender.cell.name if self.sender is not None else None
             assert self._system is not None
-            self._system.emit(DeadLettered(self.target, name, self.method, reason))
+            self._system.emit(DeadLettered(self.target, name, self.method, reason, detail))
 
     def _describe(self) -> str:
         return f"{self.target}.{self.method}()"
@@ -189,6 +193,8 @@ class Outgoing:
         self._window: SenderWindow[ReliableTell] = SenderWindow()
         self._peer: Peer | None = None
         """The process it talks to; None for this one, and before the first message."""
+        self._address = ""
+        """Where the last message went."""
         self._is_lost = False
         """True from the end of a pipe until a word comes over the next."""
         self._heard_at = system.clock.now()
@@ -273,6 +279,11 @@ class Outgoing:
         except Exception as error:
             self.give_up(error)
             return
+        address = place if isinstance(place, str) else self._system.address
+        if address != self._address:
+            self._leave(self._address)
+            self._address = address
+            numbers = tuple(number for number in numbers if number in self._window)
         self._window.sent(numbers, now)
         if not isinstance(place, str):
             for number in numbers:
@@ -286,6 +297,22 @@ class Outgoing:
                     self._on_loop_soon(self.on_report, _NOTHING_ARRIVED)
             return
         self._send(place, numbers, now, inquires=inquires)
+
+    def _leave(self, address: str) -> None:
+        """The receiver lives elsewhere now. Of what it was handling when its process died, some is poison."""
+        remains = remains_of(address)
+        if remains is None:
+            return  # it lives
+        for number in self._window.numbers():
+            told = self._window.item(number)
+            if told is None or (self.channel, number) not in remains.deaths_by_call:
+                continue
+            told.deaths += 1
+            if told.deaths >= POISONOUS:
+                text = f"{told._describe()} was being handled when its process died, {told.deaths} times:"
+                error = Unavailable(f"{text} it is poison and is not sent again", reason="poison")
+                told.fail(error, "poison", remains.crash())
+                self._window.abandon(number)
 
     def _on_loop_soon(self, callback: Any, *args: Any) -> None:
         assert self._system._loop is not None
@@ -304,7 +331,8 @@ class Outgoing:
                 told = self._window.item(number)
                 remaining = math.inf if told is None else told.deadline_at - now
                 suspect = self._window.is_suspect(number)
-                head = _HEAD.pack(number, self._window.base, remaining, suspect, len(target))
+                deaths = 0 if told is None else told.deaths
+                head = _HEAD.pack(number, self._window.base, remaining, suspect, deaths, len(target))
                 body = head + target + (b"" if told is None else told.body or _encode(self._ref, told))
                 waits = peer.put(envelope(Kind.RELIABLE, Codec.PICKLE, self.channel, body))
             if inquires:
@@ -333,9 +361,8 @@ class Outgoing:
                 self._drop()
                 return
         elif self._is_lost and not self._may_move() and now - self._heard_at > SILENCE:
-            name, ran = self._ref._name, self._window.may_have_run
-            silent = f"{name}: its process is gone and did not answer for {SILENCE:g} s"
-            self.give_up(Unavailable(silent, may_have_run=ran, reason="its process is gone"))
+            silent = f"{self._ref._name}: its process is gone and did not answer for {SILENCE:g} s"
+            self.give_up(Unavailable(silent, reason="its process is gone"))
             return
         self._expire(now)
         due = self._window.due(now)
@@ -355,8 +382,25 @@ class Outgoing:
         self._drop()
         if self._timer is not None:
             self._timer.cancel()
-        for told in self._window.drain():
-            told.fail(error, type(error).__name__)
+        window = self._window
+        errors = [_error_of(error, window, number) for number in window.numbers()]
+        for told, one in zip(window.drain(), errors, strict=True):
+            told.fail(one, type(error).__name__)
+
+
+def _error_of(error: BaseException, window: SenderWindow[ReliableTell], number: int) -> BaseException:
+    """*error*, as it is true of one message: whether that may have run."""
+    if not isinstance(error, Unavailable):
+        # In order, as far as its last receiver knows; the one before may have handled it and died.
+        may_have_run = window.is_suspect(number)
+        if not may_have_run:
+            return error
+    elif (may_have_run := window.was_sent(number)) == error.may_have_run:
+        return error
+    reason = error.reason if isinstance(error, Unavailable) else type(error).__name__
+    own = Unavailable(str(error), may_have_run=may_have_run, reason=reason)
+    own.__cause__ = error
+    return own
 
 
 def _encode(ref: Ref[Any], told: ReliableTell) -> bytes:
@@ -467,7 +511,7 @@ def again(message: Message) -> None:
     copy = ReliableMessage(
         message.method, message.args, message.kwargs, None, message.sender, message.deadline_at
     )
-    copy.via, copy.pin, copy.cell = message.via, message.pin, cell
+    copy.via, copy.pin, copy.cell, copy.tag = message.via, message.pin, cell, message.tag
     copy.receipt = receipt
     copy.redelivered = True
     if cell.refuses:
@@ -495,7 +539,7 @@ def arrived(
 
 def take_in(system: ActorSystem, peer: Peer, one: Envelope) -> None:
     """A reliable tell from another process; the body of `Kind.RELIABLE`."""
-    number, base, remaining, suspect, size = _HEAD.unpack_from(one.body)
+    number, base, remaining, suspect, deaths, size = _HEAD.unpack_from(one.body)
     at = _HEAD.size + size
     try:
         cell = system._names.cell_of(*pickling.loads(one.body[_HEAD.size : at]))
@@ -521,6 +565,7 @@ def take_in(system: ActorSystem, peer: Peer, one: Envelope) -> None:
         message = ReliableMessage(method, args, kwargs, None, sender, deadline_at)
         message.via = peer
         message.pin = pin
+        message.tag = Tag(one.call_id, number, None, 1, deaths)
         message.redelivered = suspect and not incoming.window.is_original
     incoming.on_message(number, base, message)
 

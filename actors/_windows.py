@@ -98,6 +98,10 @@ class SenderWindow(Generic[T]):
         """Messages that are not settled."""
         return sum(kept.item is not None for kept in self._kept.values())
 
+    def __contains__(self, number: int) -> bool:
+        """Whether the receiver must still hear of that number."""
+        return number in self._kept
+
     @property
     def base(self) -> int:
         """The oldest message that is not settled; the receiver need not remember any before it."""
@@ -115,10 +119,9 @@ class SenderWindow(Generic[T]):
         """Whether it may have run at a receiver that has forgotten it."""
         return self._kept[number].suspect
 
-    @property
-    def may_have_run(self) -> bool:
-        """Whether any of those not settled was ever sent."""
-        return any(kept.sent for kept in self._kept.values() if kept.item is not None)
+    def was_sent(self, number: int) -> bool:
+        """Whether it was ever given to the transport; else it certainly never ran."""
+        return self._kept[number].sent > 0
 
     def offer(self, item: T, size: int) -> int:
         """Take a message and give it its number. `WindowFull` when there is no room."""

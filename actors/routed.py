@@ -60,7 +60,7 @@ class Router(Protocol):
         """
         The member that a message for *key* is kept for where `pick` had None; None when there is none.
 
-        Raises what `pick` does. Any thread.
+        Any thread.
         """
 
     def begun(self, member: str) -> int:

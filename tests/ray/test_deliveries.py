@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from players import Notary
 
 from actors import _peers as peers
 from actors.errors import MailboxFull, Unavailable
+from actors.events import DeadLettered
 from actors.reply import Reply
 from supervisors import Cluster, Service
 
@@ -84,7 +85,7 @@ def outcomes(replies: list[Reply[Any]]) -> list[BaseException | None]:
 
 def are_in_order(numbers: list[int]) -> bool:
     """Each once, and each after those that were sent before it."""
-    return all(one < other for one, other in zip(numbers, numbers[1:], strict=False))
+    return all(one < other for one, other in pairwise(numbers))
 
 
 def check_lives(written: list[Note], acknowledged: set[int]) -> list[list[int]]:
@@ -166,6 +167,33 @@ class TestReliableTells:
         assert outcomes(tells) == [None] * 200
         assert [int(note.what) for note in notes("stopped")] == list(range(200))
         assert {note.pid for note in notes("stopped")} == {pid}
+
+    def test_f33_what_kills_its_process_twice_is_a_dead_letter_and_the_rest_goes_on(
+        self, cluster: Cluster, seen: Any, until: Any, notes: Any
+    ) -> None:
+        desk = cluster.service("desk", Notary).member(0).options(reliable=True)
+        letters: list[DeadLettered] = []
+        assert cluster._system is not None
+        cluster._system.subscribe(
+            lambda event: letters.append(event) if isinstance(event, DeadLettered) else None
+        )
+        restarts = seen.row("desk/0")["restarts"]
+        before = [desk.tell(Notary.note, "poison", number) for number in range(20)]
+        choked = desk.tell(Notary.choke, "poison-choke")
+        after = [desk.tell(Notary.note, "poison", number) for number in range(20, 40)]
+
+        assert outcomes([*before, *after]) == [None] * 40
+        with pytest.raises(Unavailable, match=r"choke\(\) was being handled when its process died, 2 times"):
+            choked.result(PATIENCE)
+
+        assert [note.word for note in notes("poison-choke")] == ["first", "again"]
+        lives = check_lives(notes("poison"), set())
+        assert {number for life in lives for number in life} == set(range(40))
+        [letter] = [letter for letter in letters if letter.reason == "poison"]
+        assert (letter.target, letter.method) == ("desk/0", "choke")
+        assert "Segmentation fault" in letter.detail
+        row = seen.wait_row("desk/0", state="running", last_exit="killed (SIGSEGV, poison)")
+        assert row["restarts"] == restarts + 2
 
 
 class TestBackPressure:
@@ -271,13 +299,16 @@ class TestStreams:
         desk = cluster.service("desk", Notary)
         pid = process_of(seen, "desk/0")
         limit = random.Random(seed).choice([1, 50, 700])
-        read = []
+        read: list[int] = []
 
-        with pytest.raises(Unavailable) as told:
+        def read_on() -> None:
             for number in desk.options(timeout=PATIENCE).count(0.0 if seed % 2 else 0.0005):
                 read.append(number)
                 if number == limit:
                     os.kill(pid, signal.SIGKILL)
+
+        with pytest.raises(Unavailable) as told:
+            read_on()
 
         assert told.value.may_have_run
         assert len(read) > limit
@@ -320,7 +351,7 @@ class TestStreams:
         pid = process_of(seen, "desk/0")
         limit = random.Random(seed).choice([1, 50, 700])
         ended = asyncio.Event()
-        read = []
+        read: list[int] = []
 
         async def numbers() -> AsyncIterator[int]:
             try:
@@ -329,11 +360,14 @@ class TestStreams:
             finally:
                 ended.set()
 
-        with pytest.raises(Unavailable):
+        async def read_on() -> None:
             async for number in desk.options(timeout=PATIENCE).pass_on(numbers()):
                 read.append(number)
                 if number == limit:
                     os.kill(pid, signal.SIGKILL)
+
+        with pytest.raises(Unavailable):
+            await read_on()
 
         assert len(read) > limit
         assert read == list(range(len(read)))
