@@ -281,7 +281,8 @@ class Outgoing:
             return
         address = place if isinstance(place, str) else self._system.address
         if address != self._address:
-            self._leave(self._address)
+            if self._address:
+                self._leave(self._address, now)
             self._address = address
             numbers = tuple(number for number in numbers if number in self._window)
         self._window.sent(numbers, now)
@@ -298,11 +299,16 @@ class Outgoing:
             return
         self._send(place, numbers, now, inquires=inquires)
 
-    def _leave(self, address: str) -> None:
-        """The receiver lives elsewhere now. Of what it was handling when its process died, some is poison."""
+    def _leave(self, address: str, now: float) -> None:
+        """
+        The receiver lives elsewhere now; the end of the pipe to where it lived may be news yet to come.
+
+        Of what it was handling when its process died, some is poison.
+        """
+        self._window.forgotten(now)
         remains = remains_of(address)
         if remains is None:
-            return  # it lives
+            return  # that process lives
         for number in self._window.numbers():
             told = self._window.item(number)
             if told is None or (self.channel, number) not in remains.deaths_by_call:

@@ -33,7 +33,7 @@ from actors import _reliable as reliable
 from actors._memory import MemoryTransport
 from actors._windows import WINDOW
 from actors.events import DeadLettered, ErrorUnanswered, Event
-from actors.remains import NOTHING, Remains, remains_of
+from actors.remains import Remains, remains_of
 from actors.routed import Routed
 from actors.testing import FaultyTransport, ManualClock, memory_system, wait_until
 from supervisors import ChildSpec, Supervisor
@@ -390,6 +390,35 @@ async def test_c54_what_is_unconfirmed_goes_to_the_next_incarnation_and_says_so(
     assert second == [(2, True), (3, True), (4, False)]
 
 
+async def test_c54_it_says_so_too_where_the_next_life_is_known_before_the_end_of_the_last(
+    gates: list[asyncio.Event],
+) -> None:
+    """The directory's news may overtake the pipe's."""
+    directory = Movable()
+    second: list[tuple[Any, bool]] = []
+    async with (
+        memory_system(sinks=(), directory=directory) as system,
+        memory_system(sinks=()) as one,
+        memory_system(sinks=()) as two,
+    ):
+        directory.begin(one, [], 0)
+        member: Ref[Any] = Ref(system, "kitchen/0", 7, "", reliable=True)
+        tells = [member.tell("hold", 1), member.tell("cook", 2)]
+        await wait_until(lambda: gates)
+        [outgoing] = system._reliable._by_channel.values()
+        await wait_until(lambda: outgoing._window._kept[2].arrived)
+
+        directory.begin(two, second, 1)
+        tells.append(member.tell("cook", 3))
+        await wait_until(lambda: len(gates) == 2)
+        one._transport.close()  # type: ignore[union-attr]
+        gates[1].set()
+        await asyncio.gather(*tells)
+        gates[0].set()
+
+    assert second == [(1, True), (2, True), (3, False)]
+
+
 async def test_a_member_that_stops_in_order_hands_back_what_it_has_not_begun() -> None:
     directory = Movable()
     cooked: list[tuple[Any, bool]] = []
@@ -549,8 +578,6 @@ async def test_f33_what_two_processes_died_of_is_a_dead_letter_and_the_rest_goes
         deaths = itertools.count()
 
         def remains(address: str) -> Remains | None:
-            if not address:
-                return NOTHING
             [channel] = system._reliable._by_channel
             return Remains({(channel, 2): next(deaths)}, str(tmp_path / "crash"))
 
