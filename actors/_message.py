@@ -52,6 +52,9 @@ class Answer(Protocol):
 class Receipt(Protocol):
     """Whoever has to know what becomes of a message, answer or not. Loop thread only."""
 
+    has_begun: bool
+    """True once a handler of it was cut short: it goes to the next life, and says so."""
+
     def ended(self) -> None:
         """Its handler has ended, however."""
 

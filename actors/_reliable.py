@@ -178,7 +178,8 @@ class Reliable:
         """Nobody has that registration there."""
         outgoing = self._by_channel.get(one.call_id)
         if outgoing is not None:
-            outgoing.on_gone(pickling.decode_error(pickling.loads(one.body)))
+            error, returned = pickling.loads(one.body)
+            outgoing.on_gone(pickling.decode_error(error), returned)
 
 
 class Outgoing:
@@ -233,13 +234,14 @@ class Outgoing:
         self._heard()
         self._transmit(self._window.on_missing(first, last))
 
-    def on_gone(self, error: BaseException) -> None:
-        """The registration is not, or no longer, where we sent it."""
+    def on_gone(self, error: BaseException, returned: tuple[int, ...] = ()) -> None:
+        """The registration is not, or no longer, where we sent it; *returned* were never handled there."""
         now = self._heard()
         if not self._may_move():
             self.give_up(error)
             return
         # Its next life may be elsewhere; the directory knows, or will.
+        self._window.returned(returned)
         self._window.forgotten(now)
         self._look_later()
 
@@ -439,6 +441,8 @@ class Incoming:
         """The way back: another process, or the sender's end in this one."""
         self.window = window
         self._reports = False
+        self._returned: list[int] = []
+        """What was in the mailbox when the cell began to take no more."""
 
     def on_message(self, number: int, base: int, message: Message | None) -> None:
         """A message, or None for the place of one that is settled."""
@@ -472,14 +476,21 @@ class Incoming:
             plain = tuple((number, pickling.encode_error(error)) for number, error in report.failures)
             self._send(self.origin, Kind.RECEIVED, pickling.dumps((*report[:3], plain)))
 
-    def gone(self, error: BaseException) -> None:
-        """The cell takes no more."""
-        if self.cell.channels is None or self.cell.channels.pop(self.channel, None) is None:
-            return  # said already
+    def hand_back(self, number: int, *, has_begun: bool) -> None:
+        """The cell takes no more, and will not handle a message; said once, for all of them."""
+        if not has_begun:
+            self._returned.append(number)
+        if self.cell.channels is not None and self.cell.channels.pop(self.channel, None) is not None:
+            loop = self.cell.system._loop
+            assert loop is not None
+            loop.call_soon(self._say_gone, self.cell.gone())
+
+    def _say_gone(self, error: ActorError) -> None:
+        returned = tuple(self._returned)
         if isinstance(self.origin, Outgoing):
-            self.origin._on_loop_soon(self.origin.on_gone, error)
+            self.origin.on_gone(error, returned)
         else:
-            self._send(self.origin, Kind.GONE, pickling.dumps(pickling.encode_error(error)))
+            self._send(self.origin, Kind.GONE, _gone(error, returned))
 
     def _send(self, peer: Peer, kind: int, body: bytes) -> None:
         remote = self.cell.system._remote
@@ -490,11 +501,12 @@ class Incoming:
 class _Receipt:
     """What becomes of one reliable tell (`_message.Receipt`)."""
 
-    __slots__ = ("_incoming", "_message", "_number")
+    __slots__ = ("_incoming", "_number", "has_begun")
 
     def __init__(self, incoming: Incoming, number: int) -> None:
         self._incoming = incoming
         self._number = number
+        self.has_begun = False
 
     def ended(self) -> None:
         self._incoming.window.on_ended(self._number)
@@ -502,7 +514,7 @@ class _Receipt:
 
     def reached_nobody(self, error: ActorError | None) -> None:
         if self._incoming.cell.refuses:
-            self._incoming.gone(self._incoming.cell.gone())
+            self._incoming.hand_back(self._number, has_begun=self.has_begun)
             return
         self._incoming.window.on_failed(self._number, error or ActorError("it was not handled"))
         self._incoming.report_soon()
@@ -514,6 +526,7 @@ def again(message: Message) -> None:
     if not isinstance(message, ReliableMessage) or message.receipt is None or cell is None:
         return
     receipt, message.receipt = message.receipt, None
+    receipt.has_begun = True
     copy = ReliableMessage(
         message.method, message.args, message.kwargs, None, message.sender, message.deadline_at
     )
@@ -612,4 +625,9 @@ def _channel(cell: Cell, channel: int, origin: Peer | Outgoing, base: int, is_or
 def _say_gone(system: ActorSystem, peer: Peer, channel: int, error: ActorError) -> None:
     remote = system._remote
     assert remote is not None
-    remote.send(peer, Kind.GONE, channel, pickling.dumps(pickling.encode_error(error)), Codec.PICKLE)
+    # Of what is refused on arrival an earlier copy may have been handled.
+    remote.send(peer, Kind.GONE, channel, _gone(error, ()), Codec.PICKLE)
+
+
+def _gone(error: ActorError, returned: tuple[int, ...]) -> bytes:
+    return pickling.dumps((pickling.encode_error(error), returned))

@@ -271,7 +271,7 @@ class Runner:
             message.watch.cancel()
             message.watch = None
         message.task = message.answer = None  # an error's traceback may keep the message
-        if self._cell.channels and message.receipt is not None:
+        if self._cell.channels is not None and message.receipt is not None:
             message.receipt.ended()
         self._cell.system._counts.handled += 1
         if task.cancelling():

@@ -175,6 +175,12 @@ class SenderWindow(Generic[T]):
             self.due_at = now + self._wait if self._kept else math.inf
         return settled
 
+    def returned(self, numbers: Iterable[int]) -> None:
+        """The receiver gives these back: they were never handled there."""
+        for number in numbers:
+            if number in self._kept and not self._kept[number].suspect:
+                self._kept[number].sent = 0
+
     def forgotten(self, now: float) -> None:
         """The receiver does not know us any more: all that is not settled goes to its next life."""
         for kept in self._kept.values():

@@ -446,6 +446,28 @@ async def test_a_member_that_stops_in_order_hands_back_what_it_has_not_begun() -
     assert cooked[-1][0] == 2
 
 
+async def test_a_member_that_leaves_in_order_ends_what_it_handles_and_the_rest_never_ran(
+    gates: list[asyncio.Event],
+) -> None:
+    directory = Movable()
+    cooked: list[tuple[Any, bool]] = []
+    async with memory_system(sinks=(), directory=directory) as system, memory_system(sinks=()) as one:
+        directory.begin(one, cooked, 0)
+        member: Ref[Any] = Ref(system, "kitchen/0", 7, "", reliable=True)
+        held, *rest = [member.tell("hold", 1), *(member.tell("cook", number) for number in range(2, 5))]
+        await wait_until(lambda: gates)
+        one._names.find("kitchen/0").end_soon(Exit("shutdown"), 5.0)
+        gates[0].set()
+
+        assert await held is None
+        directory.is_over = True
+        for tell in rest:
+            with pytest.raises(ActorStopped, match="has left"):
+                await tell
+
+    assert cooked == [(1, False)]
+
+
 class OneMember:
     """A router of a group with one member, known where it lives now."""
 
