@@ -120,7 +120,7 @@ class SenderWindow(Generic[T]):
         return self._kept[number].suspect
 
     def was_sent(self, number: int) -> bool:
-        """Whether it was ever given to the transport; else it certainly never ran."""
+        """Whether it was given to the transport and not given back; else it certainly never ran."""
         return self._kept[number].sent > 0
 
     def offer(self, item: T, size: int) -> int:
