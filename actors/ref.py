@@ -193,8 +193,9 @@ class Ref(Generic[A]):
         reply resolves when the handler has ended, however; it fails with `MailboxFull` beyond 256
         (or 16 MB) of them that have not, with `DeadlineExceeded` after the *timeout*, where one is given,
         when the actor has ended for good (`Unavailable` if it may have run before that), and with
-        `Unavailable` when it was in the handler twice as the process died: it is poison. They wait for room whatever the receiver's `overflow`,
-        and end with the actor that sent them. Asks stay as they are.
+        `Unavailable` when it was in the handler twice as the process died: it is poison. They wait for
+        room whatever the receiver's `overflow`, and end with the actor that sent them. Asks stay as
+        they are.
         """
         changes: dict[str, Any] = {}
         if timeout is not _UNCHANGED:
