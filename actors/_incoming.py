@@ -17,6 +17,7 @@ from actors._message import Message, Origin, ReliableMessage
 from actors._peers import Peer
 from actors._windows import ReceiverWindow, Report
 from actors.errors import ActorError, SerializationError
+from actors.remains import Tag
 from actors.tracing import metadata_of
 from actors.wire import Codec, Envelope, Kind
 
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from actors._reliable import Outgoing, ReliableTell
     from actors.system import ActorSystem
 
-# Number, the oldest that is not settled, seconds left, whether it may have run; then, each with its
-# length before it, whom it is for, and what.
-HEAD = struct.Struct("!QQd?H")
+# Number, the oldest that is not settled, seconds left, whether it may have run, how many processes
+# have died of it; then, each with its length before it, whom it is for, and what.
+HEAD = struct.Struct("!QQd?BH")
 RANGE = struct.Struct("!QQ")
 
 MOST_CHANNELS = 1024
@@ -49,6 +50,8 @@ class Incoming:
         """The way back: another process, or the sender's end in this one."""
         self.window = window
         self._reports = False
+        self._returned: list[int] = []
+        """What was in the mailbox when the cell began to take no more."""
 
     def on_message(self, number: int, base: int, message: Message | None) -> None:
         """A message, or None for the place of one that is settled."""
@@ -82,14 +85,21 @@ class Incoming:
         else:
             self.origin.on_report(report)
 
-    def gone(self, error: BaseException) -> None:
-        """The cell takes no more."""
-        if self.cell.channels is None or self.cell.channels.pop(self.channel, None) is None:
-            return  # said already
+    def hand_back(self, number: int, *, has_begun: bool) -> None:
+        """The cell takes no more, and will not handle a message; said once, for all of them."""
+        if not has_begun:
+            self._returned.append(number)
+        if self.cell.channels is not None and self.cell.channels.pop(self.channel, None) is not None:
+            loop = self.cell.system._loop
+            assert loop is not None
+            loop.call_soon(self._say_gone, self.cell.gone())
+
+    def _say_gone(self, error: ActorError) -> None:
+        returned = tuple(self._returned)
         if isinstance(self.origin, Peer):
-            self._send(self.origin, Kind.GONE, pickling.dumps(pickling.encode_error(error)))
+            self._send(self.origin, Kind.GONE, _gone(error, returned))
         else:
-            self.origin._on_loop_soon(self.origin.on_gone, error)
+            self.origin.on_gone(error, returned)
 
     def _send(self, peer: Peer, kind: int, body: bytes) -> None:
         remote = self.cell.system._remote
@@ -100,11 +110,12 @@ class Incoming:
 class _Receipt:
     """What becomes of one reliable tell (`_message.Receipt`)."""
 
-    __slots__ = ("_incoming", "_message", "_number")
+    __slots__ = ("_incoming", "_number", "has_begun")
 
     def __init__(self, incoming: Incoming, number: int) -> None:
         self._incoming = incoming
         self._number = number
+        self.has_begun = False
 
     def ended(self) -> None:
         self._incoming.window.on_ended(self._number)
@@ -112,7 +123,7 @@ class _Receipt:
 
     def reached_nobody(self, error: ActorError | None) -> None:
         if self._incoming.cell.refuses:
-            self._incoming.gone(self._incoming.cell.gone())
+            self._incoming.hand_back(self._number, has_begun=self.has_begun)
             return
         self._incoming.window.on_failed(self._number, error or ActorError("it was not handled"))
         self._incoming.report_soon()
@@ -124,10 +135,11 @@ def again(message: Message) -> None:
     if not isinstance(message, ReliableMessage) or message.receipt is None or cell is None:
         return
     receipt, message.receipt = message.receipt, None
+    receipt.has_begun = True
     copy = ReliableMessage(
         message.method, message.args, message.kwargs, None, message.sender, message.deadline_at
     )
-    copy.via, copy.pin, copy.cell = message.via, message.pin, cell
+    copy.via, copy.pin, copy.cell, copy.tag = message.via, message.pin, cell, message.tag
     copy.carry(message.carried)
     copy.receipt = receipt
     copy.redelivered = True
@@ -157,7 +169,7 @@ def arrived(
 
 def take_in(system: ActorSystem, peer: Peer, one: Envelope) -> None:
     """A reliable tell from another process; the body of `Kind.RELIABLE`."""
-    number, base, remaining, suspect, size = HEAD.unpack_from(one.body)
+    number, base, remaining, suspect, deaths, size = HEAD.unpack_from(one.body)
     at = HEAD.size + size
     try:
         cell = system._names.cell_of(*pickling.loads(one.body[HEAD.size : at]))
@@ -185,6 +197,7 @@ def take_in(system: ActorSystem, peer: Peer, one: Envelope) -> None:
         message = ReliableMessage(method, args, kwargs, None, sender, deadline_at)
         message.via = peer
         message.pin = pin
+        message.tag = Tag(one.call_id, number, None, 1, deaths)
         message.carry(carried)
         message.redelivered = suspect and not incoming.window.is_original
     incoming.on_message(number, base, message)
@@ -226,4 +239,9 @@ def _channel(cell: Cell, channel: int, origin: Peer | Outgoing, base: int, is_or
 def _say_gone(system: ActorSystem, peer: Peer, channel: int, error: ActorError) -> None:
     remote = system._remote
     assert remote is not None
-    remote.send(peer, Kind.GONE, channel, pickling.dumps(pickling.encode_error(error)), Codec.PICKLE)
+    # Of what is refused on arrival an earlier copy may have been handled.
+    remote.send(peer, Kind.GONE, channel, _gone(error, ()), Codec.PICKLE)
+
+
+def _gone(error: ActorError, returned: tuple[int, ...]) -> bytes:
+    return pickling.dumps((pickling.encode_error(error), returned))

@@ -52,6 +52,9 @@ class Answer(Protocol):
 class Receipt(Protocol):
     """Whoever has to know what becomes of a message, answer or not. Loop thread only."""
 
+    has_begun: bool
+    """True once a handler of it was cut short: it goes to the next life, and says so."""
+
     def ended(self) -> None:
         """Its handler has ended, however."""
 
@@ -107,7 +110,7 @@ class Message:
     receipt: Receipt | None = None
     """Whom its end concerns beyond its answer: a reliable tell is acknowledged then."""
     tag: Tag | None = None
-    """The name of its call, where that can be sent again (`_named.NamedMessage`)."""
+    """What it is known by where it can be sent again: the calls of `_named`, and reliable tells."""
 
     def __init__(
         self,
@@ -182,18 +185,20 @@ class HookMessage(Message):
 class ReliableMessage(Message):
     """A tell that is acknowledged, and may have come before."""
 
-    __slots__ = ("carried", "receipt", "redelivered")
+    __slots__ = ("carried", "receipt", "redelivered", "tag")
 
     carried: Metadata | None
     """What its sender gave it; `metadata` may be changed by interceptors around its handler."""
     receipt: Receipt | None
     redelivered: bool
+    tag: Tag | None
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.carried = None
         self.receipt = None
         self.redelivered = False
+        self.tag = None
 
     def carry(self, carried: Metadata | None) -> None:
         """Take what its sender gave it. Each time it is handled is a span of its own."""

@@ -4,7 +4,8 @@ Reliable tells: sent again until their handler has ended, handed on in order and
 Each pair of a sender (one life of an actor, or a program) and a registration has a window
 (`_windows`) under a number of its own, the channel; that number and a message's place in it tell
 duplicates. Here is the sender's end; the receiver's is in `_incoming`. When the receiver's process
-dies, what has not ended goes to the next incarnation, and says that it may have run.
+dies, what has not ended goes to the next incarnation, and says that it may have run. What was in
+the handler then, twice, is poison: a dead letter with the stack of the crash.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from actors.errors import (
 )
 from actors.events import DeadLettered
 from actors.ref import Ref
+from actors.remains import POISONOUS, remains_of
 from actors.reply import Reply
 from actors.wire import Codec, Envelope, Kind, envelope
 
@@ -55,7 +57,7 @@ _FINAL = ("no inbox", "system stopped")
 class ReliableTell(Reply[None]):
     """Settled when the receiver's handler has ended, or never will."""
 
-    __slots__ = ("args", "body", "deadline_at", "kwargs", "metadata", "method", "sender", "target")
+    __slots__ = ("args", "body", "deadline_at", "deaths", "kwargs", "metadata", "method", "sender", "target")
 
     def __init__(
         self,
@@ -75,17 +77,19 @@ class ReliableTell(Reply[None]):
         self.sender = sender
         self.metadata = metadata
         self.body = b""
+        self.deaths = 0
+        """Processes that have died with it in a handler."""
         self.deadline_at = math.inf
         if ref._timeout_given and ref._timeout is not None:
             self.deadline_at = system.clock.now() + ref._timeout
 
-    def fail(self, error: BaseException, reason: str) -> None:
+    def fail(self, error: BaseException, reason: str, detail: str = "") -> None:
         """It is given up here: its reply fails, and it is a dead letter."""
         if not self._done:
             self._reject(error)
             name = self.sender.cell.name if self.sender is not None else None
             assert self._system is not None
-            self._system.emit(DeadLettered(self.target, name, self.method, reason))
+            self._system.emit(DeadLettered(self.target, name, self.method, reason, detail))
 
     def _describe(self) -> str:
         return f"{self.target}.{self.method}()"
@@ -165,7 +169,8 @@ class Reliable:
         """Nobody has that registration there."""
         outgoing = self._by_channel.get(one.call_id)
         if outgoing is not None:
-            outgoing.on_gone(pickling.decode_error(pickling.loads(one.body)))
+            error, returned = pickling.loads(one.body)
+            outgoing.on_gone(pickling.decode_error(error), returned)
 
 
 class Outgoing:
@@ -180,6 +185,8 @@ class Outgoing:
         self._window: SenderWindow[ReliableTell] = SenderWindow()
         self._peer: Peer | None = None
         """The process it talks to; None for this one, and before the first message."""
+        self._address = ""
+        """Where the last message went."""
         self._is_lost = False
         """True from the end of a pipe until a word comes over the next."""
         self._heard_at = system.clock.now()
@@ -218,13 +225,14 @@ class Outgoing:
         self._heard()
         self._transmit(self._window.on_missing(first, last))
 
-    def on_gone(self, error: BaseException) -> None:
-        """The registration is not, or no longer, where we sent it."""
+    def on_gone(self, error: BaseException, returned: tuple[int, ...] = ()) -> None:
+        """The registration is not, or no longer, where we sent it; *returned* were never handled there."""
         now = self._heard()
         if not self._may_move():
             self.give_up(error)
             return
         # Its next life may be elsewhere; the directory knows, or will.
+        self._window.returned(returned)
         self._window.forgotten(now)
         self._look_later()
 
@@ -264,6 +272,12 @@ class Outgoing:
         except Exception as error:
             self.give_up(error)
             return
+        address = place if isinstance(place, str) else self._system.address
+        if address != self._address:
+            if self._address:
+                self._leave(self._address, now)
+            self._address = address
+            numbers = tuple(number for number in numbers if number in self._window)
         self._window.sent(numbers, now)
         if not isinstance(place, str):
             for number in numbers:
@@ -277,6 +291,27 @@ class Outgoing:
                     self._on_loop_soon(self.on_report, NOTHING_ARRIVED)
             return
         self._send(place, numbers, now, inquires=inquires)
+
+    def _leave(self, address: str, now: float) -> None:
+        """
+        The receiver lives elsewhere now; the end of the pipe to where it lived may be news yet to come.
+
+        Of what it was handling when its process died, some is poison.
+        """
+        self._window.forgotten(now)
+        remains = remains_of(address)
+        if remains is None:
+            return  # that process lives
+        for number in self._window.numbers():
+            told = self._window.item(number)
+            if told is None or (self.channel, number) not in remains.deaths_by_call:
+                continue
+            told.deaths += 1
+            if told.deaths >= POISONOUS:
+                text = f"{told._describe()} was being handled when its process died, {told.deaths} times:"
+                error = Unavailable(f"{text} it is poison and is not sent again", reason="poison")
+                told.fail(error, "poison", remains.crash())
+                self._window.abandon(number)
 
     def _on_loop_soon(self, callback: Any, *args: Any) -> None:
         assert self._system._loop is not None
@@ -295,7 +330,8 @@ class Outgoing:
                 told = self._window.item(number)
                 remaining = math.inf if told is None else told.deadline_at - now
                 suspect = self._window.is_suspect(number)
-                head = HEAD.pack(number, self._window.base, remaining, suspect, len(target))
+                deaths = 0 if told is None else told.deaths
+                head = HEAD.pack(number, self._window.base, remaining, suspect, deaths, len(target))
                 body = head + target + (b"" if told is None else told.body or _encode(self._ref, told))
                 waits = peer.put(envelope(Kind.RELIABLE, Codec.PICKLE, self.channel, body))
             if inquires:
@@ -324,9 +360,8 @@ class Outgoing:
                 self._drop()
                 return
         elif self._is_lost and not self._may_move() and now - self._heard_at > SILENCE:
-            name, ran = self._ref._name, self._window.may_have_run
-            silent = f"{name}: its process is gone and did not answer for {SILENCE:g} s"
-            self.give_up(Unavailable(silent, may_have_run=ran, reason="its process is gone"))
+            silent = f"{self._ref._name}: its process is gone and did not answer for {SILENCE:g} s"
+            self.give_up(Unavailable(silent, reason="its process is gone"))
             return
         self._expire(now)
         due = self._window.due(now)
@@ -346,8 +381,25 @@ class Outgoing:
         self._drop()
         if self._timer is not None:
             self._timer.cancel()
-        for told in self._window.drain():
-            told.fail(error, type(error).__name__)
+        window = self._window
+        errors = [_error_of(error, window, number) for number in window.numbers()]
+        for told, one in zip(window.drain(), errors, strict=True):
+            told.fail(one, type(error).__name__)
+
+
+def _error_of(error: BaseException, window: SenderWindow[ReliableTell], number: int) -> BaseException:
+    """*error*, as it is true of one message: whether that may have run."""
+    if not isinstance(error, Unavailable):
+        # In order, as far as its last receiver knows; the one before may have handled it and died.
+        may_have_run = window.is_suspect(number)
+        if not may_have_run:
+            return error
+    elif (may_have_run := window.was_sent(number)) == error.may_have_run:
+        return error
+    reason = error.reason if isinstance(error, Unavailable) else type(error).__name__
+    own = Unavailable(str(error), may_have_run=may_have_run, reason=reason)
+    own.__cause__ = error
+    return own
 
 
 def _encode(ref: Ref[Any], told: ReliableTell) -> bytes:

@@ -202,7 +202,7 @@ class Runner:
         methods, now = cell.methods, system.clock.now
         copy, set_message = self._runners.base_context.copy, current_message.set
         is_timed = cell.handler_timeout != math.inf
-        holds = cell.answered is not None
+        holds = cell.answered is not None or cell.channels is not None
         until = monotonic() + _TURN
         turn = 0
         while cell.serves(life) and not self._cut_from_outside:
@@ -271,7 +271,7 @@ class Runner:
             message.watch.cancel()
             message.watch = None
         message.task = message.answer = None  # an error's traceback may keep the message
-        if self._cell.channels and message.receipt is not None:
+        if self._cell.channels is not None and message.receipt is not None:
             message.receipt.ended()
         self._cell.system._counts.handled += 1
         if task.cancelling():

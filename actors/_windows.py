@@ -98,6 +98,10 @@ class SenderWindow(Generic[T]):
         """Messages that are not settled."""
         return sum(kept.item is not None for kept in self._kept.values())
 
+    def __contains__(self, number: int) -> bool:
+        """Whether the receiver must still hear of that number."""
+        return number in self._kept
+
     @property
     def base(self) -> int:
         """The oldest message that is not settled; the receiver need not remember any before it."""
@@ -115,10 +119,9 @@ class SenderWindow(Generic[T]):
         """Whether it may have run at a receiver that has forgotten it."""
         return self._kept[number].suspect
 
-    @property
-    def may_have_run(self) -> bool:
-        """Whether any of those not settled was ever sent."""
-        return any(kept.sent for kept in self._kept.values() if kept.item is not None)
+    def was_sent(self, number: int) -> bool:
+        """Whether it was given to the transport and not given back; else it certainly never ran."""
+        return self._kept[number].sent > 0
 
     def offer(self, item: T, size: int) -> int:
         """Take a message and give it its number. `WindowFull` when there is no room."""
@@ -171,6 +174,12 @@ class SenderWindow(Generic[T]):
             self._wait = FIRST_WAIT
             self.due_at = now + self._wait if self._kept else math.inf
         return settled
+
+    def returned(self, numbers: Iterable[int]) -> None:
+        """The receiver gives these back: they were never handled there."""
+        for number in numbers:
+            if number in self._kept and not self._kept[number].suspect:
+                self._kept[number].sent = 0
 
     def forgotten(self, now: float) -> None:
         """The receiver does not know us any more: all that is not settled goes to its next life."""

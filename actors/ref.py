@@ -192,8 +192,10 @@ class Ref(Generic[A]):
         as the receiver's process lives. What may have run before says so (`context.redelivered`). The
         reply resolves when the handler has ended, however; it fails with `MailboxFull` beyond 256
         (or 16 MB) of them that have not, with `DeadlineExceeded` after the *timeout*, where one is given,
-        and when the actor has ended for good. They wait for room whatever the receiver's `overflow`,
-        and end with the actor that sent them. Asks stay as they are.
+        when the actor has ended for good (`Unavailable` if it may have run before that), and with
+        `Unavailable` when it was in the handler twice as the process died: it is poison. They wait for
+        room whatever the receiver's `overflow`, and end with the actor that sent them. Asks stay as
+        they are.
         """
         changes: dict[str, Any] = {}
         if timeout is not _UNCHANGED:

@@ -42,9 +42,9 @@ class Tag(NamedTuple):
     """What a call carries that can come again."""
 
     origin: int
-    """The system that made it."""
+    """The system that made it; of a reliable tell its channel."""
     number: int
-    """Of the call there; all attempts have the same."""
+    """Of the message there; all attempts have the same."""
     key: str | None = None
     """What its caller has named it by."""
     attempt: int = 1

@@ -56,6 +56,13 @@ class Router(Protocol):
         nobody to wait for. Any thread.
         """
 
+    def expected(self, key: str | None) -> Ref[Any] | None:
+        """
+        The member that a message for *key* is kept for where `pick` had None; None when there is none.
+
+        Any thread.
+        """
+
     def begun(self, member: str) -> int:
         """A call to *member* was sent; what this returns is to be told with its outcome."""
 
@@ -141,11 +148,18 @@ class Routed(Generic[A]):
     @overload
     def tell(self, method: str, /, *args: Any, **kwargs: Any) -> Reply[None]: ...
     def tell(self, method: Any, /, *args: Any, **kwargs: Any) -> Reply[None]:
-        """Send *method* to one member and forget it; see `Ref.tell`. It is never sent to another."""
+        """
+        Send *method* to one member and forget it; see `Ref.tell`. It is never sent to another.
+
+        Where none runs it fails at once (`Unavailable`, never ran); a reliable one is kept for one
+        that starts or restarts.
+        """
         if self._idempotency_key is not None:
             return failed(unnamed(method_name(method)))
         try:
             ref = self._router.pick(self._key, ())
+            if ref is None and self._reliable:
+                ref = self._router.expected(self._key)
             if ref is None:
                 raise Unavailable(
                     f"{self!r} has no member running now", may_have_run=False, reason="no member"

@@ -254,6 +254,20 @@ class ServiceRouter:
         why += f" ({owner.reason})" if owner.reason else ""
         raise Unavailable(why, may_have_run=False, reason=owner.state)
 
+    def expected(self, key: str | None) -> Ref[Any] | None:
+        view = self._registry.view(self.name)
+        crew = self._crew
+        if crew is None or crew.view is not view:
+            crew = self._gather(view)
+        if key is not None:
+            owner = crew.affinity.owner(key)
+            candidates: Sequence[MemberView] = (owner,) if owner is not None else ()
+        else:
+            candidates = view.members
+        # One that runs by now is as good: `pick` may have looked at an older view.
+        soon = [member for member in candidates if member.state in ("running", *EXPECTED_SOON)]
+        return crew.ref(self._registry.system, self._choose(view.routing, soon)) if soon else None
+
     def _choose(self, policy: str, members: Sequence[MemberView]) -> MemberView:
         self._turn = turn = self._turn + 1
         if policy == "round_robin":

@@ -560,6 +560,7 @@ async def test_a_spawn_passes_and_is_told_how_the_start_went(kitchen: ActorSyste
 
     head = kitchen.options(name="head").spawn(Head)
     await head.hire(Chef)
+    await wait_until(lambda: len([note for note in notes if note[0] == "spawn ended"]) == 2)
     with pytest.raises(StartFailed):
         await kitchen.options(name="broken").spawn(Broken).wait_started()
 

@@ -14,6 +14,7 @@ import pytest
 
 from actors import (
     Actor,
+    ActorError,
     ActorStopped,
     ActorSystem,
     Cancelled,
@@ -24,6 +25,7 @@ from actors import (
     NotFound,
     Ref,
     SerializationError,
+    ServiceFailed,
     Unavailable,
     UnknownMethod,
 )
@@ -31,6 +33,7 @@ from actors import _reliable as reliable
 from actors._memory import MemoryTransport
 from actors._windows import WINDOW
 from actors.events import DeadLettered, ErrorUnanswered, Event
+from actors.remains import Remains, remains_of
 from actors.routed import Routed
 from actors.testing import FaultyTransport, ManualClock, memory_system, wait_until
 from supervisors import ChildSpec, Supervisor
@@ -387,6 +390,35 @@ async def test_c54_what_is_unconfirmed_goes_to_the_next_incarnation_and_says_so(
     assert second == [(2, True), (3, True), (4, False)]
 
 
+async def test_c54_it_says_so_too_where_the_next_life_is_known_before_the_end_of_the_last(
+    gates: list[asyncio.Event],
+) -> None:
+    """The directory's news may overtake the pipe's."""
+    directory = Movable()
+    second: list[tuple[Any, bool]] = []
+    async with (
+        memory_system(sinks=(), directory=directory) as system,
+        memory_system(sinks=()) as one,
+        memory_system(sinks=()) as two,
+    ):
+        directory.begin(one, [], 0)
+        member: Ref[Any] = Ref(system, "kitchen/0", 7, "", reliable=True)
+        tells = [member.tell("hold", 1), member.tell("cook", 2)]
+        await wait_until(lambda: gates)
+        [outgoing] = system._reliable._by_channel.values()
+        await wait_until(lambda: outgoing._window._kept[2].arrived)
+
+        directory.begin(two, second, 1)
+        tells.append(member.tell("cook", 3))
+        await wait_until(lambda: len(gates) == 2)
+        one._transport.close()  # type: ignore[union-attr]
+        gates[1].set()
+        await asyncio.gather(*tells)
+        gates[0].set()
+
+    assert second == [(1, True), (2, True), (3, False)]
+
+
 async def test_a_member_that_stops_in_order_hands_back_what_it_has_not_begun() -> None:
     directory = Movable()
     cooked: list[tuple[Any, bool]] = []
@@ -412,6 +444,28 @@ async def test_a_member_that_stops_in_order_hands_back_what_it_has_not_begun() -
 
     assert {dish for dish, _ in cooked} == {1, 2}
     assert cooked[-1][0] == 2
+
+
+async def test_a_member_that_leaves_in_order_ends_what_it_handles_and_the_rest_never_ran(
+    gates: list[asyncio.Event],
+) -> None:
+    directory = Movable()
+    cooked: list[tuple[Any, bool]] = []
+    async with memory_system(sinks=(), directory=directory) as system, memory_system(sinks=()) as one:
+        directory.begin(one, cooked, 0)
+        member: Ref[Any] = Ref(system, "kitchen/0", 7, "", reliable=True)
+        held, *rest = [member.tell("hold", 1), *(member.tell("cook", number) for number in range(2, 5))]
+        await wait_until(lambda: gates)
+        one._names.find("kitchen/0").end_soon(Exit("shutdown"), 5.0)
+        gates[0].set()
+
+        assert await held is None
+        directory.is_over = True
+        for tell in rest:
+            with pytest.raises(ActorStopped, match="has left"):
+                await tell
+
+    assert cooked == [(1, False)]
 
 
 class OneMember:
@@ -453,6 +507,143 @@ async def test_a_group_passes_them_on_to_where_the_member_lives_next() -> None:
         await one.stop()
 
     assert (first, second) == ([(1, False), (2, False)], [(2, True)])
+
+
+class AbsentMember(OneMember):
+    """A router of a group whose one member is about to come back."""
+
+    def pick(self, key: str | None, refused: Any) -> Any:
+        return None
+
+    def expected(self, key: str | None) -> Ref[Any]:
+        return self.member
+
+
+async def test_a_group_keeps_them_for_a_member_that_restarts_and_fails_all_others() -> None:
+    directory = Movable()
+    cooked: list[tuple[Any, bool]] = []
+    async with (
+        memory_system(sinks=(), directory=directory) as system,
+        memory_system(sinks=()) as one,
+    ):
+        kitchen: Any = Routed(system, AbsentMember(Ref(system, "kitchen/0", 7, "")), timeout=None)
+        kept = kitchen.options(reliable=True).tell("cook", 1)
+        with pytest.raises(Unavailable, match="has no member running now") as error:
+            await kitchen.tell("cook", 2)
+        assert not error.value.may_have_run
+        directory.begin(one, cooked, 1)
+
+        assert await kept is None
+
+    assert cooked == [(1, False)]
+
+
+@pytest.mark.parametrize("end", [ServiceFailed("kitchen has failed"), ActorStopped("kitchen/0 has left")])
+async def test_what_may_have_run_before_the_end_says_so_and_the_rest_never_ran(end: ActorError) -> None:
+    directory = Movable()
+    async with memory_system(sinks=(), directory=directory) as system:
+        one = memory_system(sinks=())
+        await one.__aenter__()
+        directory.begin(one, [], 0)
+        member: Ref[Any] = Ref(system, "kitchen/0", 7, "", reliable=True)
+        held = member.tell("hold", 1)
+        await wait_until(lambda: Chef.gates)
+        one._transport.close()  # type: ignore[union-attr]
+        directory.home = None
+        [outgoing] = system._reliable._by_channel.values()
+        await wait_until(lambda: outgoing._window.is_suspect(1))
+        later = member.tell("cook", 2)
+        directory.locate = lambda name, uid: raise_(end)  # type: ignore[method-assign]
+
+        with pytest.raises(Unavailable, match=str(end)) as error:
+            await held
+        assert (error.value.may_have_run, error.value.__cause__) == (True, end)
+        with pytest.raises(type(end)) as plain:
+            await later
+        assert plain.value is end
+        Chef.gates[0].set()
+        await one.stop()
+
+
+async def test_a_system_that_stops_says_of_each_whether_it_may_have_run(
+    gates: list[asyncio.Event],
+) -> None:
+    directory = Movable()
+    async with memory_system(sinks=()) as one:
+        async with memory_system(sinks=(), directory=directory) as system:
+            directory.begin(one, [], 0)
+            member: Ref[Any] = Ref(system, "kitchen/0", 7, "", reliable=True)
+            held = member.tell("hold", 1)
+            await wait_until(lambda: gates)
+            directory.home = None
+            later = member.tell("cook", 2)
+
+        for tell, may_have_run in ((held, True), (later, False)):
+            with pytest.raises(Unavailable, match="system stopped") as error:
+                await tell
+            assert error.value.may_have_run is may_have_run
+        gates[0].set()
+
+
+def raise_(error: BaseException) -> Any:
+    raise error
+
+
+async def test_f33_what_two_processes_died_of_is_a_dead_letter_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, events: list[Event]
+) -> None:
+    """What the dead leave behind is told here; that they do, in real processes, is the next test."""
+    directory = Movable()
+    lives: list[list[tuple[Any, bool]]] = [[], [], []]
+    (tmp_path / "crash").write_text("Fatal Python error: Segmentation fault")
+    async with memory_system(sinks=(events.append,), directory=directory) as system:
+        deaths = itertools.count()
+
+        def remains(address: str) -> Remains | None:
+            [channel] = system._reliable._by_channel
+            return Remains({(channel, 2): next(deaths)}, str(tmp_path / "crash"))
+
+        monkeypatch.setattr(reliable, "remains_of", remains)
+        member: Ref[Any] = Ref(system, "kitchen/0", 7, "", reliable=True)
+        homes = [memory_system(sinks=()) for _ in lives]
+        for home in homes:
+            await home.__aenter__()
+        directory.begin(homes[0], lives[0], 0)
+        tells = [member.tell("cook", 1), member.tell("hold", 2), member.tell("cook", 3)]
+        for number in (0, 1):
+            await wait_until(lambda: len(Chef.gates) == number + 1)  # noqa: B023
+            directory.begin(homes[number + 1], lives[number + 1], number + 1)
+            homes[number]._transport.close()  # type: ignore[union-attr]
+
+        with pytest.raises(Unavailable, match="when its process died, 2 times: it is poison") as error:
+            await tells[1]
+        assert await asyncio.gather(tells[0], tells[2]) == [None, None]
+        assert (error.value.may_have_run, error.value.reason) == (True, "poison")
+        assert lives == [[(1, False), (2, False)], [(2, True)], [(3, True)]]
+        for gate in Chef.gates:  # the first two have not really died
+            gate.set()
+        for home in homes:
+            await home.stop()
+
+    letters = [event for event in events if isinstance(event, DeadLettered)]
+    assert [(one.method, one.reason) for one in letters] == [("hold", "poison")]
+    assert "Segmentation fault" in letters[0].detail
+
+
+async def test_a_process_leaves_behind_which_it_was_handling_and_no_other(far: Far) -> None:
+    async with ActorSystem(listen=True, sinks=()) as near:
+        echo = (await far.actor(near, "stagehand").start(Echo)).options(reliable=True)
+        await echo.tell("note", "handled")
+        echo.tell("nap", 60)
+        echo.tell("note", "waits")
+        [channel] = near._reliable._by_channel
+        await wait_until(lambda: near._reliable._by_channel[channel]._window._kept[3].arrived)
+        await wait_until(echo.is_alive)
+        far.kill()
+
+    remains = remains_of(far.address)
+    assert remains is not None
+    assert remains.deaths_by_call == {(channel, 2): 0}
 
 
 async def test_a_registration_that_ended_meanwhile_fails_what_waits() -> None:

@@ -115,6 +115,20 @@ def test_a_receiver_that_has_forgotten_gets_all_again_as_suspects() -> None:
     assert not window.is_suspect(fresh)
 
 
+def test_what_a_receiver_gives_back_has_not_run_there_nor_is_forgiven_an_earlier_life() -> None:
+    window: SenderWindow[str] = SenderWindow()
+    for name in "abc":
+        window.sent((window.offer(name, 1),), 0.0)
+
+    window.returned((2, 3, 9))
+    window.forgotten(0.0)
+    assert [window.is_suspect(number) for number in (1, 2, 3)] == [True, False, False]
+    window.sent((1, 2, 3), 1.0)
+    window.returned((1, 2))
+
+    assert [window.was_sent(number) for number in (1, 2, 3)] == [True, False, True]
+
+
 def test_an_empty_window_has_nothing_due() -> None:
     window = filled(1)
     window.on_report(Report(1, 1), 0.0)

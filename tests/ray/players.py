@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import itertools
 import os
 import re
 import threading
@@ -425,3 +426,50 @@ class Player(Actor):
             os._exit(9)
         kind, _, detail = how.partition(" ")
         self.context.stop(kind, detail or None)
+
+
+class Notary(Actor):
+    """Writes down what it is told and asked, outside of its process; a gate holds it up."""
+
+    def __init__(self, diary: str) -> None:
+        self.diary = Path(diary)
+
+    def _write(self, case: str, number: Any) -> None:
+        word = "again" if self.context.redelivered else "first"
+        with self.diary.open("a") as file:
+            file.write(f"{case} {number} {self.context.incarnation} {os.getpid()} {word}\n")
+
+    async def note(self, case: str, number: int, seconds: float = 0.0, load: bytes = b"") -> int:
+        self._write(case, number)
+        await asyncio.sleep(seconds)
+        return number
+
+    async def hold(self, case: str, gate: str) -> None:
+        """Takes until the file *gate* is there."""
+        self._write(case, "held")
+        while not Path(gate).exists():
+            await asyncio.sleep(0.01)
+
+    def choke(self, case: str) -> None:
+        """Takes its process down."""
+        self._write(case, "choked")
+        ctypes.string_at(0)
+
+    async def count(self, seconds: float) -> AsyncIterator[int]:
+        for number in itertools.count():
+            yield number
+            await asyncio.sleep(seconds)
+
+    async def gather(self, case: str, numbers: AsyncIterator[int]) -> int:
+        total = 0
+        async for number in numbers:
+            self._write(case, number)
+            total += 1
+        return total
+
+    async def pass_on(self, numbers: AsyncIterator[int]) -> AsyncIterator[int]:
+        async for number in numbers:
+            yield number
+
+    async def who(self) -> tuple[str, int, int]:
+        return self.context.name, self.context.incarnation, os.getpid()

@@ -198,6 +198,16 @@ class TestPicking:
         with pytest.raises(Unavailable, match="its size is 0"):
             router.pick(None, ())
 
+    def test_who_is_expected_is_known_before_it_runs(self, registry: Registry) -> None:
+        """The one whose message can be kept; not one that nobody knows the return of."""
+        router = registry.router("kitchen")
+        registry.take([view(member(0, "backing_off"), member(1, "restarting", address=""), version=1)])
+        assert repr(router.expected(None)) == "<Ref kitchen/1>"
+
+        registry.take([view(member(0, "backing_off"), version=2)])
+
+        assert router.expected(None) is None
+
     def test_who_waits_hears_of_the_next_change_once(self, registry: Registry) -> None:
         registry.take([view(member(0, "restarting"))])
         heard: list[int] = []
@@ -238,6 +248,7 @@ class TestKeys:
         key = next(key for key in map(str, range(99)) if repr(router.pick(key, ())) == "<Ref kitchen/1>")
         registry.take([view(member(0), member(1, "restarting"), version=2)])
         assert router.pick(key, ()) is None
+        assert repr(router.expected(key)) == "<Ref kitchen/1>"
 
         registry.take([view(member(0), member(1, "backing_off", reason="error (burnt)"), version=3)])
 
