@@ -378,7 +378,7 @@ def test_an_order_during_the_start_is_heeded(
 
     order(house)
 
-    assert house.wait_ended() == 0
+    assert house.wait_ended() == 0, house.log()
     assert house.what_is_left() == []
 
 
