@@ -77,6 +77,8 @@ class Arrivals:
         self._sealer = sealer
         self._unpickles = not foreign
         self._own_id = 0
+        self.receiver = 0
+        """The thread that is taking in frames just now; 0: none. What it settles, it tells callbacks of."""
         self._targets: dict[bytes | memoryview, tuple[str, int, int, str]] = {}
         self.rejected_frames = 0
         self._counting = threading.Lock()
@@ -119,6 +121,13 @@ class Arrivals:
 
     def receive(self, frames: list[bytes]) -> Callable[[], None] | None:
         """Take frames as they came; never raises. See `transport.Receive`."""
+        self.receiver = threading.get_ident()
+        try:
+            return self._receive(frames)
+        finally:
+            self.receiver = 0
+
+    def _receive(self, frames: list[bytes]) -> Callable[[], None] | None:
         decoding.system = self._system
         own_id = self._own_id = self._own_id or host_id_of(self._transport.address)
         work: _Work = []

@@ -161,6 +161,10 @@ class Remote:
         """Frames that were dropped before anything in them was decoded."""
         return self._arrivals.rejected_frames if self._arrivals is not None else 0
 
+    def receives_here(self) -> bool:
+        """True on the thread that is taking in frames just now, in a callback of what came."""
+        return self._arrivals is not None and self._arrivals.receiver == get_ident()
+
     # -- sending ---------------------------------------------------------------------
 
     def ask(

@@ -136,7 +136,8 @@ class Reply(Generic[T]):
 
         *timeout* (seconds, default none) bounds this wait only: when it runs out
         `DeadlineExceeded` is raised and the call goes on. On the thread of the
-        system's own loop this raises `DeadlockError` at once: await there.
+        system's own loop this raises `DeadlockError` at once: await there. So it does in a
+        callback (`add_done_callback`) on the thread that receives the answers.
         """
         self._wait(timeout, lambda: self._done or self._items is not None)
         return self._unwrap()
@@ -348,6 +349,13 @@ class Reply(Generic[T]):
         if self._would_block_itself():
             raise DeadlockError(f"{self._describe() or 'this reply'} would wait for itself: await it")
         reception = None if self._system is None else self._system._reception
+        if self._system is not None and self._system._receives_here():
+            # In a callback on the thread that receives: what it is to wait for, nobody would take in.
+            if self._comes_from_afar():
+                raise DeadlockError(
+                    f"{self._describe()} would wait for itself: its answer comes to this thread"
+                )
+            reception = None
         give_up_at = None if timeout is None else time.monotonic() + timeout
         lock, is_free = threading.Lock(), True
         with waiting():

@@ -700,6 +700,10 @@ class ActorSystem:
         """Who receives what comes from other processes; None for a system without."""
         return None if self._remote is None else self._remote.reception
 
+    def _receives_here(self) -> bool:
+        """True on the thread that is receiving, in a callback of what came."""
+        return self._remote is not None and self._remote.receives_here()
+
     def _on_loop(self, callback: Callable[..., Any], *args: Any) -> None:
         """Run on the loop: at once when already there, else soon."""
         if threading.get_ident() == self._loop_thread:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from actors import Actor, ActorSystem, _reception
+from actors import Actor, ActorSystem, DeadlockError, _reception
 from actors._nng import NngTransport
 from actors.testing import wait_until_sync
 from actors.transport import Link, Wait
@@ -198,6 +198,37 @@ class Echo(Actor):
     async def slow(self, seconds: float) -> float:
         await asyncio.sleep(seconds)
         return seconds
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["guest", "apart"])
+def test_a_callback_that_waits_for_what_only_its_thread_receives_is_told_so(
+    run_root: Path, apart: bool
+) -> None:
+    """At once, and everything goes on; what this process settles itself may be waited for."""
+    with ActorSystem(listen=True) as here, ActorSystem(listen=True) as there:
+        there.options(name="echo").spawn(Echo)
+        echo, near = here.ref(there.address + "#echo"), here.spawn(Echo)
+        if apart:
+            assert here._reception is not None
+            here._reception.apart()
+        found: list[object] = []
+
+        def ask_again(reply: object) -> None:
+            found.append(near.echo(1).result(TIME))
+            found.append(type(echo.echo(2).outcome(TIME).error))
+
+        def outcome(reply: object) -> None:
+            try:
+                ask_again(reply)
+            except DeadlockError as error:
+                found.append(type(error))
+
+        first = echo.slow(0.05)
+        first.add_done_callback(outcome)
+        assert first.result(TIME) == 0.05
+        wait_until_sync(lambda: len(found) == 2, TIME)
+        assert found == [1, DeadlockError]
+        assert echo.echo(3).result(TIME) == 3
 
 
 def test_many_threads_ask_at_once_and_after_each_other(run_root: Path) -> None:
