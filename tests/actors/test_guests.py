@@ -184,7 +184,7 @@ def test_an_inbox_closes_while_its_thread_hands_it_back(inbox: Inbox) -> None:
     inbox.transport.receive_apart()
     inbox.loop.call_soon_threadsafe(inbox.transport.receive_on_loop)
     inbox.loop.call_soon_threadsafe(inbox.transport.close)
-    wait_until_sync(lambda: inbox.transport._thread is None, TIME)
+    wait_until_sync(lambda: inbox.transport._closing and inbox.transport._thread is None, TIME)
     inbox.transport.receive_apart()
     assert inbox.transport._thread is None  # closed is closed
 
