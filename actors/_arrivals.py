@@ -331,6 +331,7 @@ class Arrivals:
         remote, runners = self._remote, self._system._runners
         remote.hold_back(is_lone=len(work) == 1 and len(work[0][1]) == 1)
         runners.gather()
+        now = self._system.clock.now()
         for peer, batch in work:
             told = 0
             if len(peer.serving) > MAX_SERVING:
@@ -339,7 +340,7 @@ class Arrivals:
                 kind = one[0]
                 try:
                     if kind == _ASK:
-                        self._ask(peer, one)
+                        self._ask(peer, one, now)
                     elif kind == _TELL:
                         told = one[2]
                         self._tell(peer, one)
@@ -370,7 +371,7 @@ class Arrivals:
         codec = codec if codec == Codec.JSON else _PICKLE
         self._remote.send(peer, Kind.REFUSED_ASK, call_id, encode_error(error, codec), codec)
 
-    def _ask(self, peer: Peer, one: _Part) -> None:
+    def _ask(self, peer: Peer, one: _Part, now: float) -> None:
         _, codec, call_id, remaining, head, content = one
         try:
             name, uid, pin, method = self._targets.get(head) or self._target(head)
@@ -378,17 +379,19 @@ class Arrivals:
             problem = InvalidArgument(f"this is no call: {error}")
             self._refuse_ask(peer, codec, call_id, problem)
             return
-        system = self._system
-        deadline_at = system.clock.now() + remaining if remaining < math.inf else math.inf
-        message = RemoteAsk(method, pin, deadline_at, self._remote, peer, call_id, codec)
+        is_plain = type(content) is tuple
+        args = content if is_plain else ()
+        deadline_at = now + remaining if remaining < math.inf else math.inf
+        message = RemoteAsk(method, args, pin, deadline_at, self._remote, peer, call_id, codec)
         peer.serving[call_id] = message
         try:
-            self._fill(message, content)
+            if not is_plain:
+                self._fill(message, content)
             if method[0] in _MARKS and self._is_special(name, uid, message):
                 return
-            cell = system._names.cells.get(name)
+            cell = self._system._names.cells.get(name)
             if cell is None or (uid and uid != cell.uid):
-                cell = system._names.cell_of(name, uid)
+                cell = self._system._names.cell_of(name, uid)
         except ActorError as error:
             self._reached_nobody(name, message, error)
         else:
@@ -398,7 +401,7 @@ class Arrivals:
         name, uid, pin, method = self._target(one.head)
         remaining = one.remaining
         deadline_at = self._system.clock.now() + remaining if remaining < math.inf else math.inf
-        message = RemoteNamedAsk(method, pin, deadline_at, self._remote, peer, one.call_id, one.codec)
+        message = RemoteNamedAsk(method, (), pin, deadline_at, self._remote, peer, one.call_id, one.codec)
         peer.serving[one.call_id] = message
         try:
             self._fill(message, one.body)
@@ -412,12 +415,17 @@ class Arrivals:
     def _tell(self, peer: Peer, one: _Part) -> None:
         _, codec, tell_id, _, head, content = one
         name, uid, pin, method = self._targets.get(head) or self._target(head)
-        message = RemoteTell(method, pin, math.inf, self._remote, peer, tell_id, codec)
+        is_plain = type(content) is tuple
+        args = content if is_plain else ()
+        message = RemoteTell(method, args, pin, math.inf, self._remote, peer, tell_id, codec)
         try:
-            self._fill(message, content)
+            if not is_plain:
+                self._fill(message, content)
             if method[0] == foreign.MARK:
                 _make_foreign(message)
-            cell = self._system._names.cell_of(name, uid)
+            cell = self._system._names.cells.get(name)
+            if cell is None or (uid and uid != cell.uid):
+                cell = self._system._names.cell_of(name, uid)
         except ActorError as error:
             self._reached_nobody(name, message, error)
         else:
@@ -434,10 +442,7 @@ class Arrivals:
         return target
 
     def _fill(self, message: RemoteMessage, content: Any) -> None:
-        """Take over what a call says. `SerializationError`, `InvalidArgument`."""
-        if type(content) is tuple:
-            message.args = content
-            return
+        """Take over what a call says beyond plain arguments. `SerializationError`, `InvalidArgument`."""
         if isinstance(content, SerializationError):
             raise content
         try:

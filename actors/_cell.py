@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actors import _deadlock
@@ -377,7 +378,7 @@ class Cell:
     def deliver(self, message: Message) -> bool:
         """Take a user message, or refuse it."""
         message.cell = self
-        blockers: list[Call] = []
+        blockers: Sequence[Call] = ()
         if self.refuses:
             return self._refuse(message, "stopped", self.gone())
         if message.cancelled:

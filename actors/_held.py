@@ -22,20 +22,21 @@ Waiting = tuple[bytes, "Unsent | None"]
 class Held:
     """Envelopes that wait for their receivers, by the receiver's name; in order for each."""
 
-    __slots__ = ("_by_name",)
+    __slots__ = ("by_name",)
 
     def __init__(self) -> None:
-        self._by_name: dict[str, deque[Waiting]] = {}
+        self.by_name: dict[str, deque[Waiting]] = {}
+        """Of each receiver without room, what waits for it; empty while all have some."""
 
     def __bool__(self) -> bool:
         """True while any receiver has no room."""
-        return bool(self._by_name)
+        return bool(self.by_name)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._by_name
+        return name in self.by_name
 
     def __len__(self) -> int:
-        return sum(len(queue) for queue in self._by_name.values())
+        return sum(len(queue) for queue in self.by_name.values())
 
     def block(self, name: str, waiting: Iterable[Waiting]) -> tuple[list[Waiting], set[Unsent | None]]:
         """*name* has no room: its messages wait here from now on. Returns the others, and whose these are."""
@@ -45,24 +46,24 @@ class Held:
                 held.append(one)
             else:
                 kept.append(one)
-        self._by_name[name] = held
+        self.by_name[name] = held
         return kept, {owner for _, owner in held}
 
     def add(self, name: str, one: Waiting) -> None:
         """Let one more wait."""
-        self._by_name[name].append(one)
+        self.by_name[name].append(one)
 
     def grant(self, name: str, places: int) -> tuple[list[Waiting], bool]:
         """What may leave now for *name*, oldest first, and whether more waits; else it is blocked no more."""
-        queue = self._by_name.get(name)
+        queue = self.by_name.get(name)
         if queue is None:
             return [], False
         leaving = [queue.popleft() for _ in range(min(places, len(queue)))]
         if not queue:
-            del self._by_name[name]
+            del self.by_name[name]
         return leaving, bool(queue)
 
     def drain(self) -> Iterable[Waiting]:
         """Forget all; what waited."""
-        queues, self._by_name = self._by_name, {}
+        queues, self.by_name = self.by_name, {}
         return [one for queue in queues.values() for one in queue]

@@ -18,6 +18,7 @@ from actors._peers import TooLarge
 from actors._shared import SHARED_FROM
 from actors.errors import ActorError, SerializationError
 from actors.foreign import plain_error, to_json
+from actors.pickling import FLAT, dumps_flat
 from actors.ref import Ref
 from actors.stream import BETWEEN
 from actors.wire import Codec, Kind
@@ -268,6 +269,7 @@ class RemoteMessage(Message):
     def __init__(
         self,
         method: str,
+        args: tuple[Any, ...],
         pin: int,
         deadline_at: float,
         remote: Remote,
@@ -277,7 +279,7 @@ class RemoteMessage(Message):
     ) -> None:
         # `Message.__init__` written out: it runs for every message of a host.
         self.method = method
-        self.args = ()
+        self.args = args
         self.kwargs = _NO_KEYWORDS
         self.answer: Answer | None = self  # type: ignore[assignment]
         self.sender = None
@@ -301,14 +303,20 @@ class RemoteAsk(RemoteMessage):
     __slots__ = ()
 
     def _answer(self, value: Any) -> None:
-        peer = self._peer
-        try:
-            codec, body = self._encode(value)
-        except Exception as error:
-            self._answer_error(untransportable("the result", value, error))
-            return
-        peer.serving.pop(self._call_id, None)
-        self._remote.send_back(peer, _VALUE, codec, self._call_id, body)
+        kind, codec = type(value), self._codec
+        if kind in FLAT and codec == _PICKLE and not (kind is bytes and len(value) >= SHARED_FROM):
+            body = dumps_flat(value)
+        else:
+            body = b""
+        if not body or len(body) >= SHARED_FROM:
+            try:
+                codec, body = self._encode(value)
+            except Exception as error:
+                self._answer_error(untransportable("the result", value, error))
+                return
+        peer, call_id = self._peer, self._call_id
+        peer.serving.pop(call_id, None)
+        self._remote.send_back(peer, _VALUE, codec, call_id, body)
 
     def _answer_error(self, error: BaseException) -> None:
         self._end(Kind.ERROR, encode_error(error, self._codec))
@@ -325,11 +333,6 @@ class RemoteAsk(RemoteMessage):
 
     def _encode(self, value: Any) -> tuple[int, bytes]:
         if self._codec == _PICKLE:
-            kind = type(value)
-            if kind in pickling.FLAT and not (kind is bytes and len(value) >= SHARED_FROM):
-                body = pickling.dumps_flat(value)
-                if len(body) < SHARED_FROM:
-                    return _PICKLE, body
             return self._remote.pack(self._peer, value)
         return self._codec, to_json(value).encode()
 

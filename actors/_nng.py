@@ -33,6 +33,7 @@ from typing import Any
 import pynng
 from pynng import ffi, lib
 
+from actors import _slices
 from actors._vigil import LIMIT, Patience
 from actors.address import host_id_of, ipc_address, new_host_id, nng_url
 from actors.rundir import ensure_private_dir
@@ -134,6 +135,7 @@ class NngTransport:
             raise
         self._socket, self._receive = socket, receive
         _open_sockets.add(self)
+        _slices.shorten("nng:")  # 1,000 asks in flight: 7.7 ms in the median instead of 9.6
         if loop is None:
             self.receive_apart()
         else:

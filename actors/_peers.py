@@ -46,6 +46,9 @@ CREDIT_EVERY = MAX_IN_FLIGHT // 4
 MESSAGE_OVERHEAD = 512
 """Bytes that each message counts beyond its envelope: objects stand behind it on both sides."""
 
+BURST = 128
+"""Messages of one turn after which a frame leaves early, so that both sides of a burst work at once."""
+
 _CHECKPOINT = 64 * 1024
 """Bytes between two frames that are remembered until they are taken in."""
 
@@ -171,7 +174,16 @@ class Peer:
         """
         with self._lock:
             if not self.is_lost:
-                return self._put(chunk, owner)
+                # `_put` written out for the usual case: this runs for every message.
+                frame = self._filling
+                queued, size = self._queued_bytes + len(chunk) + MESSAGE_OVERHEAD, frame.size + len(chunk)
+                if queued > MAX_OUTBOX_BYTES or size > _FRAME_TARGET:
+                    return self._put(chunk, owner)
+                self._queued_bytes, frame.size = queued, size
+                chunks = frame.chunks
+                chunks.append(chunk)
+                frame.owners.append(owner)
+                return len(chunks)
         if owner is not None:
             owner.never_sent("its process is gone")
         return 0
@@ -203,10 +215,9 @@ class Peer:
             self._full.append(frame)
             self._filling = frame = _Frame()
         frame.size += size
-        chunks = frame.chunks
-        chunks.append(chunk)
+        frame.chunks.append(chunk)
         frame.owners.append(owner)
-        return len(chunks)
+        return len(frame.chunks)
 
     def told(self, tell_id: int) -> list[SentTell]:
         """The tells up to *tell_id* whose fate was not known so far, oldest first."""

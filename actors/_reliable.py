@@ -338,7 +338,7 @@ class Outgoing:
                 waits = peer.put(envelope(Kind.INQUIRY, Codec.PICKLE, self.channel, target))
         except OutboxFull:
             pass  # it is sent again
-        remote._flush(peer, waits)
+        remote.flush(peer, waits)
 
     # -- time ------------------------------------------------------------------------------
 

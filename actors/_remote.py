@@ -25,11 +25,12 @@ from actors._calls import Call, SentTell
 from actors._feeds import gone
 from actors._message import Message, Step, encode_error
 from actors._outlet import RemotePipe
-from actors._peers import MAX_BODY, OutboxFull, Peer, TooLarge
+from actors._peers import BURST, MAX_BODY, OutboxFull, Peer, TooLarge
 from actors._reception import Reception
 from actors._senders import Senders
 from actors._shared import IDLE_TIME, SHARED_FROM, Borrower, Lender, parcel
 from actors._vigil import Vigil
+from actors._way import Way
 from actors.address import host_id_of
 from actors.blame import blame
 from actors.errors import ActorError, MailboxFull, SerializationError, Unavailable
@@ -39,7 +40,7 @@ from actors.remains import InHand, has_remains
 from actors.reply import Reply, failed
 from actors.rundir import KEY_NAME, ensure_private_dir, make_key, read_key, run_root
 from actors.transport import Transport, open_nng
-from actors.wire import BadFrame, Codec, Frame, Kind, Sealer, envelope, head_of
+from actors.wire import ENVELOPE, BadFrame, Codec, Frame, Kind, Sealer, envelope, head_of
 
 if TYPE_CHECKING:
     from actors.system import ActorSystem
@@ -48,10 +49,9 @@ if TYPE_CHECKING:
 _ASK, _ASK_NAMED = int(Kind.ASK), int(Kind.ASK_NAMED)
 _PICKLE, _JSON, _SHARED = int(Codec.PICKLE), int(Codec.JSON), int(Codec.SHARED)
 
-_HAS_MEMFD = hasattr(os, "memfd_create")
+_pack = ENVELOPE.pack
 
-_BURST = 128
-"""Messages of one turn after which a frame leaves early, so that both sides of a burst work at once."""
+_HAS_MEMFD = hasattr(os, "memfd_create")
 
 _ANSWERS = 256
 """The same of answers: whoever waits for them has the first ones to read. 8.0 ms for 1,000, not 8.6."""
@@ -191,7 +191,7 @@ class Remote:
                 peer, ref, call.method, args, kwargs, sender, chain, call.metadata
             )
             chunk = envelope(kind, codec, call.call_id, body, head, remaining)
-            waits = 1 if peer.held and peer.hold(chunk, call) else peer.put(chunk, call)
+            waits = 1 if peer.held.by_name and peer.hold(chunk, call) else peer.put(chunk, call)
         except OutboxFull as error:
             self._take_back(peer, codec, body)
             full = MailboxFull(f"the way to {ref._name} is full: {error}")
@@ -199,62 +199,32 @@ class Remote:
         except ActorError as error:
             calls.fail(call, error)
         else:
-            self._leaves(call, peer, waits)
+            self.leaves(call, peer, waits)
 
-    def ask_plainly(self, ref: Ref[Any], home: str, method: str, args: tuple[Any, ...]) -> Call | None:
-        """
-        `ask` for the most frequent case, at half its cost; None where it is another one.
-
-        It comes from no handler, has small plain arguments, and goes to a process that was heard of before.
-        """
-        peer = self._peers.get(home)
-        if peer is None or peer.held or self._codec != Codec.PICKLE or ref._cell is not None:
+    def way(self, ref: Ref[Any], address: str, method: str, version: int) -> Way | None:
+        """The way of plain messages from *ref* to *method* at *address*; None where there is none now."""
+        peer = self._peers.get(address)
+        if peer is None or self._codec != Codec.PICKLE:
             return None
-        for arg in args:
-            kind = type(arg)
-            if kind not in pickling.FLAT or (kind is bytes and len(arg) >= SHARED_FROM):
-                return None
-        body = pickling.dumps_flat(args)
-        if len(body) >= SHARED_FROM:
-            return None
-        system = self._system
-        timeout = ref._timeout
-        call = Call(system, ref, method, timeout)
-        call.given_timeout = ref._timeout_given
-        if timeout is None:
-            timeout = math.inf
-        else:
-            call.deadline_at = system.clock.now() + timeout
-        calls = system._calls
-        calls.add(call)
-        call.peer = peer
         key = (ref._name, ref._uid, ref._pin, method)
-        try:
-            head = self._heads.get(key) or self._head(key)
-            waits = peer.put(envelope(_ASK, _PICKLE, call.call_id, body, head, timeout), call)
-        except OutboxFull as error:
-            calls.refuse(call, MailboxFull(f"the way to {ref._name} is full: {error}"))
-        except ActorError as error:
-            calls.fail(call, error)
-        else:
-            self._leaves(call, peer, waits)
-        return call
+        head = self._heads.get(key) or self._head(key)
+        return Way(self._system, self, ref, method, peer, head, version)
 
-    def _leaves(self, call: Call, peer: Peer, waits: int) -> None:
+    def leaves(self, call: Call, peer: Peer, waits: int) -> None:
         """*call* stands in the outbox of *peer*."""
         calls = self._system._calls
         if peer.is_lost:
             # Lost since: its calls were failed before this one was among them.
             calls.fail(call, _gone(call, "its process is gone"))
         elif peer.dirty:
-            if waits % _BURST == 0 or get_ident() != self._system._loop_thread:
+            if waits % BURST == 0 or get_ident() != self._system._loop_thread:
                 peer.flush()
         elif len(calls) != 1:
-            self._flush(peer, waits)
+            self.flush(peer, waits)
         else:
             # The only call under way: nothing is about to join it.
             if self._holds_back:
-                self._flush(peer, waits)
+                self.flush(peer, waits)
             else:
                 peer.flush()
             if not self.reception.is_apart and get_ident() == self._system._loop_thread:
@@ -279,13 +249,13 @@ class Remote:
         name = sender.cell.name if sender is not None and sender.cell is not None else None
         tell = SentTell(self._system, ref._name, method, name)
         try:
-            if peer.held and peer.hold(envelope(Kind.TELL, codec, 0, body, head), tell):
+            if peer.held.by_name and peer.hold(envelope(Kind.TELL, codec, 0, body, head), tell):
                 return tell
             waits = peer.put_tell(codec, head, body, tell)
         except OutboxFull as error:
             self._take_back(peer, codec, body)
             return failed(MailboxFull(f"the way to {ref._name} is full: {error}"))
-        self._flush(peer, waits)
+        self.flush(peer, waits)
         return tell
 
     def cancel(self, call: Call) -> None:
@@ -299,16 +269,18 @@ class Remote:
             problem = SerializationError(f"the result has {len(body)} bytes, a message at most {MAX_BODY}")
             kind, body = Kind.ERROR, encode_error(problem, codec)
         try:
-            waits = peer.put(envelope(kind, codec, call_id, body))
+            waits = peer.put(_pack(kind, codec, 0, len(body), call_id, math.inf) + body)
         except OutboxFull:
             self._take_back(peer, codec, body)
             self._lost(peer, "it does not read what we send")
             return
+        if peer.dirty and waits % _ANSWERS and get_ident() == self._system._loop_thread:
+            return  # it leaves with the others
         if self._answers_at_once and get_ident() == self._system._loop_thread:
             self._answers_at_once = False
             peer.flush()  # before its actor's turn is ended: nothing else is about to leave
         else:
-            self._flush(peer, waits, _ANSWERS)
+            self.flush(peer, waits, _ANSWERS)
 
     def queue(self, peer: Peer, kind: int, codec: int, call_id: int, body: bytes) -> None:
         """One envelope that nobody waits for, to leave with the next flush."""
@@ -330,7 +302,7 @@ class Remote:
         except OutboxFull:
             self._lost(peer, "it does not read what we send")
         else:
-            self._flush(peer, waits)
+            self.flush(peer, waits)
 
     def _encode(
         self,
@@ -460,7 +432,8 @@ class Remote:
 
     # -- leaving at the end of a turn --------------------------------------------------
 
-    def _flush(self, peer: Peer, waits: int, burst: int = _BURST) -> None:
+    def flush(self, peer: Peer, waits: int, burst: int = BURST) -> None:
+        """What stands in the outbox of *peer* leaves: at the end of this turn, or at once if it is much."""
         if waits % burst == 0 or get_ident() != self._system._loop_thread:
             peer.flush()
         elif not peer.dirty:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors import foreign
 from actors._answered import First
+from actors._cell import RUNNING
 from actors._drive import drive, resume
 from actors._message import Message, ReliableMessage, TimerMessage, current_message
 from actors._outlet import open_outlet, pour
@@ -205,7 +206,12 @@ class Runner:
         holds = cell.answered is not None or cell.channels is not None
         until = monotonic() + _TURN
         turn = 0
-        while cell.serves(life) and not self._cut_from_outside:
+        while (
+            cell.life is life
+            and life.end_wanted is None
+            and (cell.state == RUNNING or cell.serves(life))
+            and not self._cut_from_outside
+        ):
             if (turn := turn + 1) % _LOOK == 0 and monotonic() > until:
                 return _MORE
             message = take()
@@ -242,7 +248,13 @@ class Runner:
                     run = copy().run
                     try:
                         run(set_message, message)
-                        coroutine = run(method.function, life.instance, *message.args, **message.kwargs)
+                        if method.is_wrapped:
+                            coroutine = run(method.function, life.instance, *message.args, **message.kwargs)
+                        elif message.kwargs:
+                            coroutine = method.function(life.instance, *message.args, **message.kwargs)
+                        else:
+                            # Nothing of the user's runs here yet: 0.3 µs less than the first way.
+                            coroutine = method.function(life.instance, *message.args)
                         future = run(coroutine.send, None)
                     except StopIteration as stop:
                         life.handled += 1

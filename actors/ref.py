@@ -19,6 +19,7 @@ from actors.reply import Reply, failed
 
 if TYPE_CHECKING:
     from actors._cell import Cell
+    from actors._way import Way
     from actors.system import ActorSystem
 
 A = TypeVar("A")
@@ -26,8 +27,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _UNCHANGED: Any = object()
-
-_NOWHERE = (-1, "")
 
 decoding = threading.local()
 """`decoding.system`: where refs that are being unpickled on this thread belong."""
@@ -46,7 +45,6 @@ class Ref(Generic[A]):
         "_cell",
         "_detached",
         "_home",
-        "_located",
         "_name",
         "_naming",
         "_pin",
@@ -55,6 +53,7 @@ class Ref(Generic[A]):
         "_timeout",
         "_timeout_given",
         "_uid",
+        "_way",
     )
 
     def __init__(
@@ -88,8 +87,8 @@ class Ref(Generic[A]):
         self._reliable = reliable
         """True when its tells are numbered, acknowledged and sent again."""
         self._cell = cell
-        self._located: tuple[int, str] = _NOWHERE
-        """Where the directory's version of that number says it lives."""
+        self._way: Way | None = None
+        """Of its last plain message to another process."""
 
     # -- messages ------------------------------------------------------------------
 
@@ -129,7 +128,11 @@ class Ref(Generic[A]):
         closed when the call has its outcome, and what it raises, the handler gets.
         """
         ref = self if type(method) is str or idempotency_of(method) is None else self._knowing(method)
-        return self._bound()._ask(ref, method_name(method), args, kwargs)
+        name = method_name(method)
+        way = ref._way
+        if way is not None and way.method == name and not kwargs and (call := way.ask(args)) is not None:
+            return call
+        return self._bound()._ask(ref, name, args, kwargs)
 
     def _knowing(self, method: Any) -> Ref[A]:
         """This ref, which knows from now on that *method* is idempotent."""
@@ -152,7 +155,11 @@ class Ref(Generic[A]):
         """
         if self._naming is not None and self._naming.key is not None:
             return failed(unnamed(method_name(method)))
-        return self._bound()._tell(self, method_name(method), args, kwargs)
+        name = method_name(method)
+        way = self._way
+        if way is not None and way.method == name and not kwargs and (told := way.tell(args)) is not None:
+            return told
+        return self._bound()._tell(self, name, args, kwargs)
 
     @overload
     def stream(
@@ -298,7 +305,7 @@ class Ref(Generic[A]):
         twin: Ref[A] = Ref.__new__(type(self))
         twin._system, twin._name, twin._uid, twin._home = self._system, self._name, self._uid, self._home
         twin._pin, twin._timeout, twin._timeout_given = self._pin, self._timeout, self._timeout_given
-        twin._detached, twin._cell, twin._located = self._detached, self._cell, self._located
+        twin._detached, twin._cell, twin._way = self._detached, self._cell, None
         twin._naming, twin._reliable = self._naming, self._reliable
         return twin
 
@@ -321,6 +328,9 @@ class _Method:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Reply[Any]:
         ref = self._ref
+        way = ref._way
+        if way is not None and not kwargs and (call := way.ask(args)) is not None:
+            return call
         return (ref._system or ref._bound())._ask(ref, self._name, args, kwargs)
 
     def __repr__(self) -> str:

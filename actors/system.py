@@ -444,12 +444,6 @@ class ActorSystem:
             return ask_named(self, ref, method, args, kwargs, naming.key, streams=streams)
         sender = current_message.get()
         carries = carriage.on and not _passage.is_plain(self, ref, method, sender)
-        if sender is None and self._remote is not None and not (kwargs or streams or carries):
-            home = ref._home
-            if not home and self.directory is not None and ref._located[0] == self.directory.version:
-                home = ref._located[1]
-            if home and (plain := self._remote.ask_plainly(ref, home, method, args)) is not None:
-                return plain
         timeout = ref._timeout
         call = Call(self, ref, method, timeout)
         call.given_timeout = ref._timeout_given
@@ -459,9 +453,25 @@ class ActorSystem:
             call.deadline_at = self.clock.now() + timeout
         if carries and not _passage.may_leave(self, call, ref, args, kwargs, sender):
             return call
+        version = self._directory_version
         self._calls.add(call)
         self._dispatch(call, ref, args, kwargs, sender)
+        if sender is None and call.peer is not None:
+            self._know_way(ref, method, call.peer.address, version)
         return call
+
+    @property
+    def _directory_version(self) -> int:
+        return 0 if self.directory is None else self.directory.version
+
+    def _know_way(self, ref: Ref[Any], method: str, address: str, version: int) -> None:
+        """
+        The next plain message of *ref* to that *method* finds its way at once.
+
+        *version* is the directory's before it was asked for *address*.
+        """
+        if self._remote is not None and (ref._way is None or not ref._way.leads_to(method, address)):
+            ref._way = self._remote.way(ref, address, method, version)
 
     def _set_deadline(
         self, call: Call, ref: Ref[Any], sender: Message | None, *, streams: bool = False
@@ -542,13 +552,17 @@ class ActorSystem:
             and not (cell.roams or self._closed or cell.overflow == "block")
         ):
             return self._tell_at_once(cell, ref, method, args, kwargs, sender)
+        version = self._directory_version
         try:
             place = self._place(ref)
         except Exception as error:
             return self._lost_tell(ref, method, sender, error)
         if isinstance(place, str):
             assert self._remote is not None
-            return self._remote.tell(place, ref, method, args, kwargs, sender, metadata)
+            told = self._remote.tell(place, ref, method, args, kwargs, sender, metadata)
+            if sender is None:
+                self._know_way(ref, method, place, version)
+            return told
         reply: Reply[None] = Reply(self)
         message = Message(
             method, args, kwargs, _TellAnswer(reply), sender.life if sender is not None else None
@@ -637,9 +651,7 @@ class ActorSystem:
             raise self._unreachable(ref)
         home = ref._home
         if not home and self.directory is not None:
-            version = self.directory.version
             home = self.directory.locate(ref._name, ref._uid)
-            ref._located = (version, home)
         if not home or home == self.address:
             return self._cell_of(ref._name, ref._uid)
         if self._remote is None:

@@ -32,11 +32,12 @@ MAX_ENVELOPES = 65_536
 """In one frame. A sender closes a frame at 1 MB: it has at most 43,691."""
 
 _HEADER = struct.Struct("!2sBBQQQHI")
-_ENVELOPE = struct.Struct("!BBHIQd")
+ENVELOPE = struct.Struct("!BBHIQd")
+"""Of each envelope, before its head and body: kind, codec, their sizes, number, seconds that remain."""
 _MAC_SIZE = 16
 FRAME_OVERHEAD = _HEADER.size + _MAC_SIZE
-ENVELOPE_OVERHEAD = _ENVELOPE.size
-_pack = _ENVELOPE.pack
+ENVELOPE_OVERHEAD = ENVELOPE.size
+_pack = ENVELOPE.pack
 
 
 class Kind(IntEnum):
@@ -178,7 +179,7 @@ def envelope(
 
 def renumbered(chunk: bytes, call_id: int) -> bytes:
     """The envelope *chunk* under another number."""
-    kind, codec, head_size, body_size, _, remaining = _ENVELOPE.unpack_from(chunk)
+    kind, codec, head_size, body_size, _, remaining = ENVELOPE.unpack_from(chunk)
     header = _pack(kind, codec, head_size, body_size, call_id, remaining)
     return header + chunk[ENVELOPE_OVERHEAD:]
 
@@ -213,7 +214,7 @@ def envelopes(body: bytes | memoryview) -> list[Parts]:
     if size > MAX_ENVELOPES * ENVELOPE_OVERHEAD:
         _check_count(body)
     found: list[Parts] = []
-    unpack, overhead = _ENVELOPE.unpack_from, _ENVELOPE.size
+    unpack, overhead = ENVELOPE.unpack_from, ENVELOPE.size
     try:
         while at < size:
             kind, codec, head_size, body_size, call_id, remaining = unpack(body, at)
@@ -233,7 +234,7 @@ def _check_count(body: bytes | memoryview) -> None:
     # Counted before any is taken out: 64 MiB of empty ones would become 700 MB of tuples.
     at, count, size = 0, 0, len(body)
     while at + ENVELOPE_OVERHEAD <= size:
-        _, _, head_size, body_size, _, _ = _ENVELOPE.unpack_from(body, at)
+        _, _, head_size, body_size, _, _ = ENVELOPE.unpack_from(body, at)
         at += ENVELOPE_OVERHEAD + head_size + body_size
         count += 1
         if count > MAX_ENVELOPES:

@@ -162,13 +162,13 @@ async def test_where_there_is_nothing_to_carry_the_body_is_the_plain_one(
     system: ActorSystem, other: ActorSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bodies: list[Any] = []
-    plain_fill = _arrivals.Arrivals._fill
+    plain_content = _arrivals.Arrivals._content
 
-    def fill(self: Any, message: Any, content: Any) -> None:
-        bodies.append(content)
-        plain_fill(self, message, content)
+    def content(self: Any, *args: Any) -> Any:
+        bodies.append(plain_content(self, *args))
+        return bodies[-1]
 
-    monkeypatch.setattr(_arrivals.Arrivals, "_fill", fill)
+    monkeypatch.setattr(_arrivals.Arrivals, "_content", content)
     relay = other.ref(f"{system.address}#{system.spawn(Relay).name}")
 
     await relay.here()

@@ -1,0 +1,139 @@
+"""
+Ways: from a ref to one method of an actor in another process.
+
+What plain messages need is worked out once: the process, the head of the envelope, the timeout.
+Plain is what comes from no handler, carries nothing, and has small arguments of plain types. On its
+way a message costs its sender half of what it costs through `ActorSystem._dispatch`.
+"""
+
+from __future__ import annotations
+
+import math
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from actors import _passage
+from actors._calls import Call, SentTell
+from actors._message import current_message
+from actors._peers import BURST, OutboxFull
+from actors._shared import SHARED_FROM
+from actors.errors import ActorError, MailboxFull
+from actors.pickling import FLAT, dumps_flat
+from actors.reply import Reply, failed
+from actors.tracing import carriage
+from actors.wire import Codec, Kind, envelope
+
+if TYPE_CHECKING:
+    from actors._peers import Peer
+    from actors._remote import Remote
+    from actors.ref import Ref
+    from actors.system import ActorSystem
+
+_ASK, _PICKLE = int(Kind.ASK), int(Codec.PICKLE)
+
+
+class Way:
+    """The way of plain messages from a ref to one method; any thread."""
+
+    __slots__ = (
+        "_calls",
+        "_directory",
+        "_head",
+        "_loop_thread",
+        "_now",
+        "_peer",
+        "_ref",
+        "_remote",
+        "_system",
+        "_version",
+        "method",
+    )
+
+    def __init__(
+        self,
+        system: ActorSystem,
+        remote: Remote,
+        ref: Ref[Any],
+        method: str,
+        peer: Peer,
+        head: bytes,
+        version: int,
+    ) -> None:
+        self.method = method
+        self._system = system
+        self._remote = remote
+        self._peer = peer
+        self._head = head
+        self._calls = system._calls
+        self._loop_thread = system._loop_thread
+        self._now = system.clock.now
+        self._directory = None if ref._home else system.directory
+        self._version = version
+        """The directory's, when it said that the actor lives there."""
+        self._ref = ref._with()  # the ref itself knows this way: no cycle
+
+    def leads_to(self, method: str, address: str) -> bool:
+        """True while this is the way there."""
+        peer, directory = self._peer, self._directory
+        if self.method != method or peer.address != address or peer.is_lost:
+            return False
+        return directory is None or directory.version == self._version
+
+    def ask(self, args: tuple[Any, ...]) -> Call | None:
+        """Ask; None when this message has to go through `ActorSystem._dispatch`."""
+        body = self._packed(args)
+        if body is None:
+            return None
+        ref, peer, calls = self._ref, self._peer, self._calls
+        timeout = ref._timeout
+        call = Call(self._system, ref, self.method, timeout)
+        call.given_timeout = ref._timeout_given
+        if timeout is None:
+            timeout = math.inf
+        else:
+            call.deadline_at = self._now() + timeout
+        call.peer = peer
+        calls.add(call)
+        try:
+            waits = peer.put(envelope(_ASK, _PICKLE, call.call_id, body, self._head, timeout), call)
+        except OutboxFull as error:
+            calls.refuse(call, MailboxFull(f"the way to {ref._name} is full: {error}"))
+        except ActorError as error:
+            calls.fail(call, error)
+        else:
+            if not (peer.dirty and waits % BURST and get_ident() == self._loop_thread) or peer.is_lost:
+                self._remote.leaves(call, peer, waits)
+        return call
+
+    def tell(self, args: tuple[Any, ...]) -> Reply[None] | None:
+        """Tell; None when this message has to go through `ActorSystem._dispatch`."""
+        body = self._packed(args)
+        if body is None:
+            return None
+        ref, peer = self._ref, self._peer
+        tell = SentTell(self._system, ref._name, self.method, None)
+        try:
+            waits = peer.put_tell(_PICKLE, self._head, body, tell)
+        except OutboxFull as error:
+            return failed(MailboxFull(f"the way to {ref._name} is full: {error}"))
+        if not (peer.dirty and waits % BURST and get_ident() == self._loop_thread):
+            self._remote.flush(peer, waits)
+        return tell
+
+    def _packed(self, args: tuple[Any, ...]) -> bytes | None:
+        """The body of a message; None when it is not plain, or this is no way any more."""
+        peer, directory = self._peer, self._directory
+        if (
+            peer.is_lost
+            or peer.held.by_name
+            or current_message.get() is not None
+            or (directory is not None and directory.version != self._version)
+            or (carriage.on and not _passage.is_plain(self._system, self._ref, self.method, None))
+        ):
+            return None
+        for arg in args:
+            kind = type(arg)
+            if kind not in FLAT or (kind is bytes and len(arg) >= SHARED_FROM):
+                return None
+        body = dumps_flat(args)
+        return body if len(body) < SHARED_FROM else None

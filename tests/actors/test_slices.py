@@ -1,0 +1,57 @@
+"""Time slices: nng's threads have short ones, all others keep theirs."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import struct
+import threading
+from pathlib import Path
+
+import pytest
+
+from actors import ActorSystem, _slices
+
+pytestmark = pytest.mark.skipif(platform.machine() not in _slices._CALLS, reason="no numbers for its calls")
+
+
+def slices() -> dict[tuple[int, str], int]:
+    """The slice of each thread of this process in ns, by its id and name."""
+    libc = ctypes.CDLL(None)
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        buffer = ctypes.create_string_buffer(48)
+        if libc.syscall(_slices._CALLS[platform.machine()][0], int(task.name), buffer, 48, 0) == 0:
+            found[int(task.name), (task / "comm").read_text().strip()] = struct.unpack(
+                "=IIQiIQQQ", buffer.raw
+            )[5]
+    return found
+
+
+def takes_slices() -> bool:
+    major, minor = platform.release().split(".")[:2]
+    return (int(major), int(minor)) >= (6, 12)
+
+
+@pytest.mark.skipif(not takes_slices(), reason="Linux takes slices from 6.12 on")
+async def test_only_the_threads_of_nng_have_short_ones() -> None:
+    async with ActorSystem(listen=True, sinks=()):
+        found = slices()
+
+    short = {name for (_, name), slice_ in found.items() if slice_ == _slices._SHORT}
+    assert short
+    assert all(name.startswith("nng:") for name in short)
+    own = [slice_ for (thread, _), slice_ in found.items() if thread == threading.get_native_id()]
+    assert own
+    assert own[0] != _slices._SHORT
+
+
+def test_names_that_nobody_has_change_nothing() -> None:
+    before = slices()
+    assert _slices.shorten("no thread is called so") == 0
+    assert slices() == before
+
+
+def test_an_unknown_machine_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "a machine to come")
+    assert _slices.shorten("nng:") == 0
