@@ -21,9 +21,10 @@ from actors._answered import deliver_named
 from actors._incoming import inquired, take_in
 from actors._message import Origin, RemoteAsk, RemoteMessage, RemoteTell, Step, encode_error
 from actors._named import RemoteNamedAsk, tag_in
+from actors._outbox import MESSAGE_OVERHEAD
 from actors._outlet import Outlet, size_of
 from actors._overflow import UNLIMITED, waiting_room
-from actors._peers import CREDIT_EVERY, MESSAGE_OVERHEAD, Peer
+from actors._peers import CREDIT_EVERY, Peer
 from actors.address import host_id_of
 from actors.errors import ActorError, InvalidArgument, MailboxFull, SerializationError
 from actors.exit import Exit, Terminated

@@ -9,28 +9,20 @@ their sender, while those for its neighbours go on. It grants places when it has
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from actors._peers import Unsent
-
-Waiting = tuple[bytes, "Unsent | None"]
-"""An envelope, and who wants to know when it cannot leave."""
+    from actors._outbox import Outgoing
 
 
 class Held:
-    """Envelopes that wait for their receivers, by the receiver's name; in order for each."""
+    """Messages that wait for their receivers, by the receiver's name; in order for each."""
 
     __slots__ = ("by_name",)
 
     def __init__(self) -> None:
-        self.by_name: dict[str, deque[Waiting]] = {}
+        self.by_name: dict[str, deque[Outgoing]] = {}
         """Of each receiver without room, what waits for it; empty while all have some."""
-
-    def __bool__(self) -> bool:
-        """True while any receiver has no room."""
-        return bool(self.by_name)
 
     def __contains__(self, name: str) -> bool:
         return name in self.by_name
@@ -38,22 +30,19 @@ class Held:
     def __len__(self) -> int:
         return sum(len(queue) for queue in self.by_name.values())
 
-    def block(self, name: str, waiting: Iterable[Waiting]) -> tuple[list[Waiting], set[Unsent | None]]:
-        """*name* has no room: its messages wait here from now on. Returns the others, and whose these are."""
-        kept, held = [], deque[Waiting]()
-        for one in waiting:
-            if getattr(one[1], "receiver", None) == name:
-                held.append(one)
-            else:
-                kept.append(one)
-        self.by_name[name] = held
-        return kept, {owner for _, owner in held}
+    def block(self, name: str) -> None:
+        """*name* has no room: its messages wait here from now on."""
+        self.by_name.setdefault(name, deque())
 
-    def add(self, name: str, one: Waiting) -> None:
-        """Let one more wait."""
-        self.by_name[name].append(one)
+    def takes(self, one: Outgoing) -> bool:
+        """Keep *one* if its receiver has no room; False when it has. What has no owner is for no actor."""
+        queue = self.by_name.get(getattr(one[-1], "receiver", ""))
+        if queue is None:
+            return False
+        queue.append(one)
+        return True
 
-    def grant(self, name: str, places: int) -> tuple[list[Waiting], bool]:
+    def grant(self, name: str, places: int) -> tuple[list[Outgoing], bool]:
         """What may leave now for *name*, oldest first, and whether more waits; else it is blocked no more."""
         queue = self.by_name.get(name)
         if queue is None:
@@ -63,7 +52,7 @@ class Held:
             del self.by_name[name]
         return leaving, bool(queue)
 
-    def drain(self) -> Iterable[Waiting]:
+    def drain(self) -> list[Outgoing]:
         """Forget all; what waited."""
         queues, self.by_name = self.by_name, {}
         return [one for queue in queues.values() for one in queue]

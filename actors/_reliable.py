@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from actors import pickling
 from actors._incoming import HEAD, NOTHING_ARRIVED, RANGE, arrived
-from actors._peers import MAX_BODY, OutboxFull
+from actors._outbox import OutboxFull
+from actors._peers import MAX_BODY
 from actors._windows import Report, SenderWindow, WindowFull
 from actors.errors import (
     ActorError,
@@ -32,7 +33,7 @@ from actors.events import DeadLettered
 from actors.ref import Ref
 from actors.remains import POISONOUS, remains_of
 from actors.reply import Reply
-from actors.wire import Codec, Envelope, Kind, envelope
+from actors.wire import Codec, Envelope, Kind
 
 if TYPE_CHECKING:
     from actors._life import Life
@@ -333,9 +334,9 @@ class Outgoing:
                 deaths = 0 if told is None else told.deaths
                 head = HEAD.pack(number, self._window.base, remaining, suspect, deaths, len(target))
                 body = head + target + (b"" if told is None else told.body or _encode(self._ref, told))
-                waits = peer.put(envelope(Kind.RELIABLE, Codec.PICKLE, self.channel, body))
+                waits = peer.put((Kind.RELIABLE, Codec.PICKLE, self.channel, body, b"", math.inf, None))
             if inquires:
-                waits = peer.put(envelope(Kind.INQUIRY, Codec.PICKLE, self.channel, target))
+                waits = peer.put((Kind.INQUIRY, Codec.PICKLE, self.channel, target, b"", math.inf, None))
         except OutboxFull:
             pass  # it is sent again
         remote.flush(peer, waits)

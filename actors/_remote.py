@@ -24,8 +24,9 @@ from actors._arrivals import Arrivals
 from actors._calls import Call, SentTell
 from actors._feeds import gone
 from actors._message import Message, Step, encode_error
+from actors._outbox import OutboxFull
 from actors._outlet import RemotePipe
-from actors._peers import BURST, MAX_BODY, OutboxFull, Peer, TooLarge
+from actors._peers import BURST, MAX_BODY, Peer, TooLarge
 from actors._reception import Reception
 from actors._senders import Senders
 from actors._shared import IDLE_TIME, SHARED_FROM, Borrower, Lender, parcel
@@ -40,16 +41,14 @@ from actors.remains import InHand, has_remains
 from actors.reply import Reply, failed
 from actors.rundir import KEY_NAME, ensure_private_dir, make_key, read_key, run_root
 from actors.transport import Transport, open_nng
-from actors.wire import ENVELOPE, BadFrame, Codec, Frame, Kind, Sealer, envelope, head_of
+from actors.wire import BadFrame, Codec, Frame, Kind, Sealer, head_of
 
 if TYPE_CHECKING:
     from actors.system import ActorSystem
     from actors.tracing import Metadata
 
-_ASK, _ASK_NAMED = int(Kind.ASK), int(Kind.ASK_NAMED)
+_ASK, _ASK_NAMED, _TELL = int(Kind.ASK), int(Kind.ASK_NAMED), int(Kind.TELL)
 _PICKLE, _JSON, _SHARED = int(Codec.PICKLE), int(Codec.JSON), int(Codec.SHARED)
-
-_pack = ENVELOPE.pack
 
 _HAS_MEMFD = hasattr(os, "memfd_create")
 
@@ -190,8 +189,7 @@ class Remote:
             codec, head, body = self._encode(
                 peer, ref, call.method, args, kwargs, sender, chain, call.metadata
             )
-            chunk = envelope(kind, codec, call.call_id, body, head, remaining)
-            waits = 1 if peer.held.by_name and peer.hold(chunk, call) else peer.put(chunk, call)
+            waits = peer.put((kind, codec, call.call_id, body, head, remaining, call))
         except OutboxFull as error:
             self._take_back(peer, codec, body)
             full = MailboxFull(f"the way to {ref._name} is full: {error}")
@@ -249,9 +247,7 @@ class Remote:
         name = sender.cell.name if sender is not None and sender.cell is not None else None
         tell = SentTell(self._system, ref._name, method, name)
         try:
-            if peer.held.by_name and peer.hold(envelope(Kind.TELL, codec, 0, body, head), tell):
-                return tell
-            waits = peer.put_tell(codec, head, body, tell)
+            waits = peer.put((_TELL, codec, 0, body, head, math.inf, tell))
         except OutboxFull as error:
             self._take_back(peer, codec, body)
             return failed(MailboxFull(f"the way to {ref._name} is full: {error}"))
@@ -269,7 +265,7 @@ class Remote:
             problem = SerializationError(f"the result has {len(body)} bytes, a message at most {MAX_BODY}")
             kind, body = Kind.ERROR, encode_error(problem, codec)
         try:
-            waits = peer.put(_pack(kind, codec, 0, len(body), call_id, math.inf) + body)
+            waits = peer.put((kind, codec, call_id, body, b"", math.inf, None))
         except OutboxFull:
             self._take_back(peer, codec, body)
             self._lost(peer, "it does not read what we send")
@@ -285,7 +281,7 @@ class Remote:
     def queue(self, peer: Peer, kind: int, codec: int, call_id: int, body: bytes) -> None:
         """One envelope that nobody waits for, to leave with the next flush."""
         try:
-            peer.put(envelope(kind, codec, call_id, body))
+            peer.put((kind, codec, call_id, body, b"", math.inf, None))
         except OutboxFull:
             self._take_back(peer, codec, body)
             self._lost(peer, "it does not read what we send")
@@ -298,7 +294,8 @@ class Remote:
     def send(self, peer: Peer, kind: int, call_id: int, body: bytes, codec: int | None = None) -> None:
         """One envelope that nobody waits for."""
         try:
-            waits = peer.put(envelope(kind, self._codec if codec is None else codec, call_id, body))
+            codec = self._codec if codec is None else codec
+            waits = peer.put((kind, codec, call_id, body, b"", math.inf, None))
         except OutboxFull:
             self._lost(peer, "it does not read what we send")
         else:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from actors import _passage
 from actors._calls import Call, SentTell
 from actors._message import current_message
-from actors._peers import BURST, OutboxFull
+from actors._outbox import OutboxFull
+from actors._peers import BURST
 from actors._shared import SHARED_FROM
 from actors.errors import ActorError, MailboxFull
 from actors.pickling import FLAT, dumps_flat
 from actors.reply import Reply, failed
 from actors.tracing import carriage
-from actors.wire import Codec, Kind, envelope
+from actors.wire import Codec, Kind
 
 if TYPE_CHECKING:
     from actors._peers import Peer
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from actors.ref import Ref
     from actors.system import ActorSystem
 
-_ASK, _PICKLE = int(Kind.ASK), int(Codec.PICKLE)
+_ASK, _TELL, _PICKLE = int(Kind.ASK), int(Kind.TELL), int(Codec.PICKLE)
 
 
 class Way:
@@ -95,7 +96,7 @@ class Way:
         call.peer = peer
         calls.add(call)
         try:
-            waits = peer.put(envelope(_ASK, _PICKLE, call.call_id, body, self._head, timeout), call)
+            waits = peer.put((_ASK, _PICKLE, call.call_id, body, self._head, timeout, call))
         except OutboxFull as error:
             calls.refuse(call, MailboxFull(f"the way to {ref._name} is full: {error}"))
         except ActorError as error:
@@ -113,7 +114,7 @@ class Way:
         ref, peer = self._ref, self._peer
         tell = SentTell(self._system, ref._name, self.method, None)
         try:
-            waits = peer.put_tell(_PICKLE, self._head, body, tell)
+            waits = peer.put((_TELL, _PICKLE, 0, body, self._head, math.inf, tell))
         except OutboxFull as error:
             return failed(MailboxFull(f"the way to {ref._name} is full: {error}"))
         if not (peer.dirty and waits % BURST and get_ident() == self._loop_thread):
@@ -125,7 +126,6 @@ class Way:
         peer, directory = self._peer, self._directory
         if (
             peer.is_lost
-            or peer.held.by_name
             or current_message.get() is not None
             or (directory is not None and directory.version != self._version)
             or (carriage.on and not _passage.is_plain(self._system, self._ref, self.method, None))

@@ -21,7 +21,7 @@ from actors.errors import DeadlineExceeded, SerializationError, Unavailable
 from actors.foreign import ForeignError
 from actors.stream import BETWEEN, Window, pack_limits
 from actors.transport import open_nng
-from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelope, envelopes, head_of
+from actors.wire import BadFrame, Codec, Envelope, Kind, Sealer, envelopes, head_of
 
 
 class Door:
@@ -88,8 +88,9 @@ class Door:
             raise SerializationError(f"the arguments of {actor}.{method}() are no JSON: {error}") from error
         self._last_call += 1
         remaining = math.inf if timeout is None else timeout
-        chunk = envelope(Kind.ASK, Codec.JSON, self._last_call, body, head_of(actor, 0, 0, method), remaining)
-        self._peer.put(chunk, _Sent(self._last_call, self._never_sent))
+        number, head = self._last_call, head_of(actor, 0, 0, method)
+        owner = _Sent(number, self._never_sent)
+        self._peer.put((Kind.ASK, Codec.JSON, number, body, head, remaining, owner))
         self._peer.flush()
         return self._last_call
 
@@ -102,7 +103,7 @@ class Door:
 
     def _say(self, kind: Kind, call_id: int, body: bytes) -> None:
         if self._peer is not None:
-            self._peer.put(envelope(kind, Codec.JSON, call_id, body))
+            self._peer.put((kind, Codec.JSON, call_id, body, b"", math.inf, None))
             self._peer.flush()
 
     def _next(self, call_id: int, timeout: float | None, method: str) -> Envelope:

@@ -177,13 +177,6 @@ def envelope(
     return _pack(kind, codec, len(head), len(body), call_id, remaining) + head + body
 
 
-def renumbered(chunk: bytes, call_id: int) -> bytes:
-    """The envelope *chunk* under another number."""
-    kind, codec, head_size, body_size, _, remaining = ENVELOPE.unpack_from(chunk)
-    header = _pack(kind, codec, head_size, body_size, call_id, remaining)
-    return header + chunk[ENVELOPE_OVERHEAD:]
-
-
 def head_of(name: str, uid: int, pin: int, method: str) -> bytes:
     """The head of a call: whom it is for (uid 0: whoever has the name; pin 0: any incarnation), and what."""
     head = json.dumps([name, uid, pin, method], separators=(",", ":")).encode()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from players import Notary
 
-from actors import _peers as peers
+from actors import _outbox as outbox
 from actors.errors import MailboxFull, Unavailable
 from actors.events import DeadLettered
 from actors.reply import Reply
@@ -235,7 +235,7 @@ class TestBackPressure:
         until(lambda: notes("bounded-held"))
         pressed = [counter.tell(Notary.note, "bounded", number) for number in range(20)]
         until(lambda: pressed[7].done and self.holds_back(cluster))
-        monkeypatch.setattr(peers, "MAX_OUTBOX_BYTES", 100_000)
+        monkeypatch.setattr(outbox, "MAX_OUTBOX_BYTES", 100_000)
 
         tells = [counter.tell(Notary.note, "bounded", number, 0.0, bytes(500)) for number in range(20, 320)]
         refused = [number for number, tell in enumerate(tells, 20) if tell.done]
