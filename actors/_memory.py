@@ -104,12 +104,6 @@ class _MemoryLink:
         self._inbox = inbox
 
     def send_nowait(self, frame: bytes) -> bool:
-        return self._send(frame, waits=False)
-
-    def send(self, frame: bytes) -> None:
-        self._send(frame, waits=True)
-
-    def _send(self, frame: bytes, *, waits: bool) -> bool:
         inbox = self._inbox
         if inbox is None:
             raise LinkLost(f"the link to {self._address} is not open")
@@ -117,15 +111,23 @@ class _MemoryLink:
             self._lose(inbox)  # nng's receiver closes the pipe, and its sender learns it from that
             return True
         with inbox.changed:
-            while not self.is_lost and len(inbox.frames) >= _CAPACITY:
-                if not waits:
-                    return False
-                inbox.changed.wait()
             if self.is_lost:
                 raise LinkLost(f"the link to {self._address} closed")
+            if len(inbox.frames) >= _CAPACITY:
+                return False
             inbox.frames.append(bytes(frame))
             inbox.changed.notify_all()
         return True
+
+    def send(self, frame: bytes) -> None:
+        while not self.send_nowait(frame):
+            self.wait_writable()
+
+    def wait_writable(self) -> None:
+        inbox = self._inbox
+        if inbox is not None:
+            with inbox.changed:
+                inbox.changed.wait_for(lambda: self.is_lost or len(inbox.frames) < _CAPACITY)
 
     def close(self) -> None:
         if self._inbox is not None:

@@ -3,7 +3,7 @@ Peers: the other processes this one talks to.
 
 What is put into a peer's outbox while a frame is under way leaves in the next frame.
 Sending never needs the loop: any thread puts and flushes; when the link would
-block, a thread of the peer's own takes over until the outbox is empty. A peer that
+block, a thread of the peer's own waits for it until the outbox is empty. A peer that
 is lost fails what waited for it: unsent messages never ran, the rest may have run.
 """
 
@@ -38,8 +38,6 @@ BURST = 128
 """Messages of one turn after which a frame leaves early, so that both sides of a burst work at once."""
 
 _IDLE_TIME = 10.0
-_LAST_SEND = 0.5
-"""Seconds that a lost peer is given to tell whether its last frame left."""
 
 
 class TooLarge(Exception):
@@ -99,12 +97,9 @@ class Peer:
         """The frame up to which the far end should hear that its frames were taken in; 0: it has."""
         self._lock = threading.Lock()
         self._handed_over = False
-        """True while the peer's own thread sends; nobody else may then."""
+        """True while the peer's own thread waits for the link, or for one to be opened."""
         self._stuck: _Frame | None = None
-        """Made, and not sent for certain."""
-        self._leaving: _Frame | None = None
-        """In the hands of the link: only the peer's thread knows whether it left."""
-        self._left = threading.Condition(self._lock)
+        """Made, and not sent yet."""
         self._thread: threading.Thread | None = None
         self._work: SimpleQueue[None] = SimpleQueue()
         self.is_lost = False
@@ -145,22 +140,28 @@ class Peer:
         self.flush()
 
     def flush(self) -> None:
-        """Send what is queued, as far as that goes without blocking; any thread."""
+        """Send what waits, as far as that goes without blocking; any thread."""
         with self._lock:
-            if self._handed_over or self.is_lost:
+            if self.is_lost:
                 return
-            while (frame := self._next_frame()) is not None:
-                if self._link is None or not self._sent_now(frame.data):
-                    self._stuck = frame
-                    self._hand_over()
-                    return
+            try:
+                if self._link is None:
+                    all_sent = not (self._outbox.waits or self._credit)
+                else:
+                    all_sent = self._send_all(self._link)
+            except LinkLost:
+                all_sent = False  # the peer's thread meets the same error and reports it
+            if not (all_sent or self._handed_over):
+                self._hand_over()
 
-    def _sent_now(self, frame: bytes) -> bool:
-        assert self._link is not None
-        try:
-            return self._link.send_nowait(frame)
-        except LinkLost:
-            return False  # the peer's thread meets the same error and reports it
+    def _send_all(self, link: Link) -> bool:
+        """Send frames until none is left; False when the link takes no more now. Under the lock."""
+        while (frame := self._stuck or self._next_frame()) is not None:
+            self._stuck = frame
+            if not link.send_nowait(frame.data):
+                return False
+            self._stuck = None
+        return True
 
     def _next_frame(self) -> _Frame | None:
         envelopes, owners, charge = self._outbox.pack()
@@ -226,21 +227,12 @@ class Peer:
             with self._lock:
                 if self.is_lost:
                     return
-                frame = self._stuck or self._next_frame()
-                self._stuck, self._leaving = None, frame
-                if frame is None:
+                if self._send_all(link):
                     self._handed_over = False
                     return
-            try:
-                link.send(frame.data)
-            except LinkLost:
-                with self._lock:
-                    self._stuck, self._leaving = frame, None
-                    self._left.notify()
-                raise
-            with self._lock:
-                self._leaving = None
-                self._left.notify()
+            # Whoever flushes meanwhile sends as well: in a program that computes, this thread seldom gets
+            # its turn.
+            link.wait_writable()
 
     def _pipe_closed(self) -> None:
         self._on_lost(self, "its pipe closed")
@@ -257,8 +249,6 @@ class Peer:
             self._link.close()  # wakes the thread, if it sends
         self._work.put(None)
         with self._lock:
-            # Whether that frame left decides between "never ran" and "may have run".
-            self._left.wait_for(lambda: self._leaving is None, _LAST_SEND)
             waiting, unconfirmed = self._outbox.close()
             stuck, self._stuck = self._stuck, None
             unsent = [owner for owner in stuck.owners if owner is not None] if stuck is not None else []
@@ -277,4 +267,4 @@ class Peer:
     @property
     def is_idle(self) -> bool:
         """True when everything that waited has been sent."""
-        return not (self._outbox.waits or self._handed_over)
+        return not (self._outbox.waits or self._stuck or self._handed_over)

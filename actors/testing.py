@@ -223,24 +223,39 @@ class _FaultyLink:
         self._faults = faults
         self._link = link
         self._on_lost = on_lost
-        self._fault: Fault | None = None  # of the frame at hand; None between two frames
+        # Of the frame at hand: what befalls it, until when it is late, and copies sent.
+        self._fault: Fault | None = None
+        self._late_until: float | None = None
+        self._sent = 0
         self._closed = threading.Event()
         self.open = link.open
 
     def send_nowait(self, frame: bytes) -> bool:
-        # A fault takes its time: it would block, so it is left to `send`.
-        if self._drawn() != "pass" or not self._link.send_nowait(frame):
+        fault = self._drawn()
+        if fault == "delay" and self._late_until is None:
+            self._late_until = time.monotonic() + self._faults.next_delay()
+        if self._seconds_left() > 0:
             return False
-        self._fault = None
+        copies = {"drop": 0, "duplicate": 2}.get(fault, 1)
+        while self._sent < copies:
+            if not self._link.send_nowait(frame):
+                return False
+            self._sent += 1
+        self._fault, self._late_until, self._sent = None, None, 0
         return True
 
     def send(self, frame: bytes) -> None:
-        fault = self._drawn()
-        if fault == "delay":
-            self._closed.wait(self._faults.next_delay())
-        for _ in range({"drop": 0, "duplicate": 2}.get(fault, 1)):
-            self._link.send(frame)
-        self._fault = None
+        while not self.send_nowait(frame):
+            self.wait_writable()
+
+    def wait_writable(self) -> None:
+        if self._seconds_left() > 0:
+            self._closed.wait(self._seconds_left())
+        else:
+            self._link.wait_writable()
+
+    def _seconds_left(self) -> float:
+        return 0.0 if self._late_until is None else self._late_until - time.monotonic()
 
     def close(self) -> None:
         self._closed.set()

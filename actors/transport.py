@@ -47,6 +47,9 @@ class Link(Protocol):
     def send_nowait(self, frame: bytes) -> bool:
         """Send without blocking; False when it would block. `LinkLost` once the link is down."""
 
+    def wait_writable(self) -> None:
+        """Block until `send_nowait` is worth another try; it returns, too, once the link is down."""
+
     def send(self, frame: bytes) -> None:
         """Send, blocking until it is taken. `LinkLost` when the link goes down meanwhile."""
 
