@@ -60,6 +60,9 @@ _CALLS = (_ASK, _TELL, _ASK_NAMED)
 _MARKS = (_controls.MARK, foreign.MARK)
 """First letters of what is no plain method."""
 
+_Target = tuple[str, int, int, str, bool]
+"""Whom a call is for: name, uid, pin and method, and whether that is no plain one."""
+
 _Part = tuple[int, int, int, float, bytes | memoryview, Any]
 """An envelope for the loop; of a call, its content in the place of its body."""
 
@@ -80,7 +83,7 @@ class Arrivals:
         self._own_id = 0
         self.receiver = 0
         """The thread that is taking in frames just now; 0: none. What it settles, it tells callbacks of."""
-        self._targets: dict[bytes | memoryview, tuple[str, int, int, str]] = {}
+        self._targets: dict[bytes | memoryview, _Target] = {}
         self.rejected_frames = 0
         self._counting = threading.Lock()
         # An answer is settled here and now; the rest concerns cells, and they live on the loop.
@@ -375,7 +378,7 @@ class Arrivals:
     def _ask(self, peer: Peer, one: _Part, now: float) -> None:
         _, codec, call_id, remaining, head, content = one
         try:
-            name, uid, pin, method = self._targets.get(head) or self._target(head)
+            name, uid, pin, method, is_special = self._targets.get(head) or self._target(head)
         except ValueError as error:
             problem = InvalidArgument(f"this is no call: {error}")
             self._refuse_ask(peer, codec, call_id, problem)
@@ -388,7 +391,7 @@ class Arrivals:
         try:
             if not is_plain:
                 self._fill(message, content)
-            if method[0] in _MARKS and self._is_special(name, uid, message):
+            if is_special and self._is_special(name, uid, message):
                 return
             cell = self._system._names.cells.get(name)
             if cell is None or (uid and uid != cell.uid):
@@ -399,7 +402,7 @@ class Arrivals:
             cell.deliver(message)
 
     def _ask_named(self, peer: Peer, one: Envelope) -> None:
-        name, uid, pin, method = self._target(one.head)
+        name, uid, pin, method, _ = self._target(one.head)
         remaining = one.remaining
         deadline_at = self._system.clock.now() + remaining if remaining < math.inf else math.inf
         message = RemoteNamedAsk(method, (), pin, deadline_at, self._remote, peer, one.call_id, one.codec)
@@ -415,7 +418,7 @@ class Arrivals:
 
     def _tell(self, peer: Peer, one: _Part) -> None:
         _, codec, tell_id, _, head, content = one
-        name, uid, pin, method = self._targets.get(head) or self._target(head)
+        name, uid, pin, method, _ = self._targets.get(head) or self._target(head)
         is_plain = type(content) is tuple
         args = content if is_plain else ()
         message = RemoteTell(method, args, pin, math.inf, self._remote, peer, tell_id, codec)
@@ -434,8 +437,9 @@ class Arrivals:
         if not message.is_parked:
             message.answer = None
 
-    def _target(self, head: bytes | memoryview) -> tuple[str, int, int, str]:
-        target = target_of(head)
+    def _target(self, head: bytes | memoryview) -> _Target:
+        name, uid, pin, method = target_of(head)
+        target = name, uid, pin, method, method[0] in _MARKS
         if len(head) < _LONG_HEAD:
             if len(self._targets) >= _TARGETS:
                 self._targets.clear()

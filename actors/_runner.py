@@ -199,7 +199,7 @@ class Runner:
         cell, life = self._cell, self._life
         system = cell.system
         counts = system._counts
-        take, admit, end = cell.mailbox.take, self._admit, self._end
+        take, admit, end, task = cell.mailbox.take, self._admit, self._end, self._task
         methods, now = cell.methods, system.clock.now
         copy, set_message = self._runners.base_context.copy, current_message.set
         is_timed = cell.handler_timeout != math.inf
@@ -269,9 +269,14 @@ class Runner:
             finally:
                 life.stepping = None
                 if rest is None:
-                    end(message)
+                    if message.watch is not None or holds or task.cancelling() or not life.has_worked:
+                        end(message)
+                    else:
+                        # `_end` written out for the usual case.
+                        message.answer = None
+                        counts.handled += 1
             if rest is not None:
-                message.task = self._task
+                message.task = task
                 life.running[message] = None
                 return message, method, rest
         return None

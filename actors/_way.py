@@ -48,6 +48,7 @@ class Way:
         "_system",
         "_version",
         "method",
+        "said",
     )
 
     def __init__(
@@ -61,6 +62,8 @@ class Way:
         version: int,
     ) -> None:
         self.method = method
+        self.said: Any = None
+        """What callers give for it: the name, or the function."""
         self._system = system
         self._remote = remote
         self._peer = peer

@@ -127,12 +127,11 @@ class Ref(Generic[A]):
         (`async for`, in `def` handlers `for`). It runs here, in the caller's context; it is
         closed when the call has its outcome, and what it raises, the handler gets.
         """
-        ref = self if type(method) is str or idempotency_of(method) is None else self._knowing(method)
-        name = method_name(method)
-        way = ref._way
-        if way is not None and way.method == name and not kwargs and (call := way.ask(args)) is not None:
+        way = self._way
+        if way is not None and way.said is method and not kwargs and (call := way.ask(args)) is not None:
             return call
-        return self._bound()._ask(ref, name, args, kwargs)
+        ref = self if type(method) is str or idempotency_of(method) is None else self._knowing(method)
+        return self._bound()._ask(ref, method_name(method), args, kwargs, said=method)
 
     def _knowing(self, method: Any) -> Ref[A]:
         """This ref, which knows from now on that *method* is idempotent."""
@@ -153,13 +152,12 @@ class Ref(Generic[A]):
         nobody has to look at it: an unread refusal is a dead letter. It never blocks, also where the
         receiver's `overflow` is "block": who sends much waits for the replies.
         """
+        way = self._way
+        if way is not None and way.said is method and not kwargs and (told := way.tell(args)) is not None:
+            return told
         if self._naming is not None and self._naming.key is not None:
             return failed(unnamed(method_name(method)))
-        name = method_name(method)
-        way = self._way
-        if way is not None and way.method == name and not kwargs and (told := way.tell(args)) is not None:
-            return told
-        return self._bound()._tell(self, name, args, kwargs)
+        return self._bound()._tell(self, method_name(method), args, kwargs, said=method)
 
     @overload
     def stream(

@@ -438,7 +438,9 @@ class ActorSystem:
         kwargs: dict[str, Any],
         *,
         streams: bool = False,
+        said: Any = None,
     ) -> Reply[Any]:
+        """*said* is what the caller gave for the method: its name, or the function."""
         naming = ref._naming
         if naming is not None and naming.covers(method):
             return ask_named(self, ref, method, args, kwargs, naming.key, streams=streams)
@@ -457,21 +459,24 @@ class ActorSystem:
         self._calls.add(call)
         self._dispatch(call, ref, args, kwargs, sender)
         if sender is None and call.peer is not None:
-            self._know_way(ref, method, call.peer.address, version)
+            self._know_way(ref, method, said, call.peer.address, version)
         return call
 
     @property
     def _directory_version(self) -> int:
         return 0 if self.directory is None else self.directory.version
 
-    def _know_way(self, ref: Ref[Any], method: str, address: str, version: int) -> None:
+    def _know_way(self, ref: Ref[Any], method: str, said: Any, address: str, version: int) -> None:
         """
         The next plain message of *ref* to that *method* finds its way at once.
 
         *version* is the directory's before it was asked for *address*.
         """
-        if self._remote is not None and (ref._way is None or not ref._way.leads_to(method, address)):
-            ref._way = self._remote.way(ref, address, method, version)
+        way = ref._way
+        if self._remote is not None and (way is None or not way.leads_to(method, address)):
+            way = ref._way = self._remote.way(ref, address, method, version)
+        if way is not None:
+            way.said = said
 
     def _set_deadline(
         self, call: Call, ref: Ref[Any], sender: Message | None, *, streams: bool = False
@@ -535,6 +540,8 @@ class ActorSystem:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         metadata: Metadata | None = None,
+        *,
+        said: Any = None,
     ) -> Reply[None]:
         sender = current_message.get()
         if carriage.on and metadata is None and not _passage.is_plain(self, ref, method, sender):
@@ -561,7 +568,7 @@ class ActorSystem:
             assert self._remote is not None
             told = self._remote.tell(place, ref, method, args, kwargs, sender, metadata)
             if sender is None:
-                self._know_way(ref, method, place, version)
+                self._know_way(ref, method, said, place, version)
             return told
         reply: Reply[None] = Reply(self)
         message = Message(

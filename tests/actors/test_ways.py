@@ -85,7 +85,7 @@ async def test_the_first_message_to_a_method_takes_the_long_way_the_next_ones_do
     desk = near.ref(f"{far.address}#desk")
 
     for number in range(3):
-        assert await desk.where() == await desk.ask(Desk.where, number) == await desk.ask("where") == "far"
+        assert await desk.where() == await desk.ask("where", number) == await desk.ask("where") == "far"
         await desk.tell(Desk.note, number)
 
     # A method of a ref has its own way; the ref itself has one, the last.
