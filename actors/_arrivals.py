@@ -152,7 +152,8 @@ class Arrivals:
                 work.append((peer, rest))
         if work:
             return partial(self._system._on_loop, self._take_in, work, credits)
-        _give(credits)
+        if credits:
+            _give(credits)
         return None
 
     def _settle(self, peer: Peer, batch: list[Parts]) -> list[_Part]:

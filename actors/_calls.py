@@ -303,7 +303,8 @@ class Calls:
         self._clock = clock
         self._post = post
         self._ids = itertools.count(1)
-        self._by_id: dict[int, Call] = {}
+        self.by_id: dict[int, Call] = {}
+        """But for those in `_loose`."""
         self._loose: weakref.WeakValueDictionary[int, Call] = weakref.WeakValueDictionary()
         """Streams that nobody reads yet."""
         self._timer: Timer | None = None
@@ -312,32 +313,32 @@ class Calls:
         """Told of calls that ended here while their far end may still work."""
 
     def __len__(self) -> int:
-        return len(self._by_id) + (len(self._loose) if self._loose else 0)
+        return len(self.by_id) + (len(self._loose) if self._loose else 0)
 
     def add(self, call: Call) -> None:
         """Enter *call*; its `deadline_at` is watched from now on."""
         call.call_id = call_id = next(self._ids)
-        self._by_id[call_id] = call
+        self.by_id[call_id] = call
         if call.deadline_at < self._next_at:
             self.watch(call.deadline_at)
 
     def take(self, call_id: int) -> Call | None:
         """Remove a call to settle it; None when somebody else has."""
-        call = self._by_id.pop(call_id, None)
+        call = self.by_id.pop(call_id, None)
         return self._loose.pop(call_id, None) if call is None and self._loose else call
 
     def find(self, call_id: int) -> Call | None:
         """A call that still waits."""
-        call = self._by_id.get(call_id)
+        call = self.by_id.get(call_id)
         return self._loose.get(call_id) if call is None and self._loose else call
 
     def take_from(self, peer: Peer, call_id: int) -> Call | None:
         """`take` for an answer from *peer*; None also when the call was sent to somebody else."""
-        call = self._by_id.get(call_id)
+        call = self.by_id.get(call_id)
         if call is None:
             call = self.find_from(peer, call_id)
             return call if call is not None and self._loose.pop(call_id, None) is not None else None
-        return self._by_id.pop(call_id, None) if call.peer is peer else None
+        return self.by_id.pop(call_id, None) if call.peer is peer else None
 
     def find_from(self, peer: Peer, call_id: int) -> Call | None:
         """`find` for an answer from *peer*; None also when the call was sent to somebody else."""
@@ -347,7 +348,7 @@ class Calls:
     def loosen(self, call: Call) -> None:
         """Keep *call* only as long as its caller does."""
         self._loose[call.call_id] = call
-        if self._by_id.pop(call.call_id, None) is None:
+        if self.by_id.pop(call.call_id, None) is None:
             self._loose.pop(call.call_id, None)  # settled meanwhile
 
     def fail(self, call: Call, error: BaseException) -> None:
@@ -381,7 +382,7 @@ class Calls:
 
     def waiting(self) -> list[Call]:
         """All that wait for anybody."""
-        return [*self._by_id.values(), *self._loose.values()]
+        return [*self.by_id.values(), *self._loose.values()]
 
     def watch(self, instant: float) -> None:
         """Look at the deadlines at *instant* at the latest; any thread."""

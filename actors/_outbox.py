@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from actors._held import Held
 from actors.wire import ENVELOPE, ENVELOPE_OVERHEAD, Kind
@@ -55,13 +55,8 @@ Outgoing = tuple[int, int, int, bytes, bytes, float, Unsent | None]
 """A message that waits: kind, codec, number, body, head, seconds that remain for it, and its owner."""
 
 
-class Batch(NamedTuple):
-    """What leaves together."""
-
-    envelopes: list[bytes]
-    owners: list[Unsent | None]
-    charge: int
-    """What it counts while it is on its way, bytes."""
+Batch = tuple[list[bytes], list[Unsent | None], int]
+"""What leaves together: envelopes, their owners, and the bytes it counts while it is on its way."""
 
 
 class OutboxFull(Exception):
@@ -145,8 +140,8 @@ class Outbox:
         size = 0
         waiting = self._waiting
         queue = self._granted or waiting
-        if self._sent_bytes - self._taken_bytes >= MAX_IN_FLIGHT:
-            return Batch(envelopes, owners, 0)
+        if not queue or self._sent_bytes - self._taken_bytes >= MAX_IN_FLIGHT:
+            return envelopes, owners, 0
         while queue:
             one = queue[0]
             kind, codec, number, body, head, remaining, owner = one
@@ -165,8 +160,8 @@ class Outbox:
                 size = next_size
             queue = queue or waiting
         charge = size + MESSAGE_OVERHEAD * len(envelopes)
-        self._bytes = self._bytes - charge if waiting or self.held else 0
-        return Batch(envelopes, owners, charge)
+        self._bytes = self._bytes - charge if waiting or self.held.by_name else 0
+        return envelopes, owners, charge
 
     @property
     def waits(self) -> int:

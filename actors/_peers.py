@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from actors._outbox import MAX_IN_FLIGHT, MESSAGE_OVERHEAD, Outbox, Unsent
 from actors._senders import Seen
@@ -44,12 +44,8 @@ class TooLarge(Exception):
     """A message is larger than any that may travel; the text says how large, and the limit."""
 
 
-class _Frame(NamedTuple):
-    """What leaves together, sealed."""
-
-    data: bytes
-    owners: list[Unsent | None]
-    """Who wants to know when it does not leave."""
+_Frame = tuple[bytes, list[Unsent | None]]
+"""What leaves together, sealed, and who wants to know when it does not."""
 
 
 class Peer:
@@ -158,7 +154,7 @@ class Peer:
         """Send frames until none is left; False when the link takes no more now. Under the lock."""
         while (frame := self._stuck or self._next_frame()) is not None:
             self._stuck = frame
-            if not link.send_nowait(frame.data):
+            if not link.send_nowait(frame[0]):
                 return False
             self._stuck = None
         return True
@@ -176,7 +172,7 @@ class Peer:
         self._sequence = sequence = now if now > self._sequence else self._sequence + 1
         self._outbox.left(sequence, charge)
         data = self._sealer.seal(self.host_id, self._own_id, sequence, self._own_address, envelopes)
-        return _Frame(data, owners)
+        return data, owners
 
     # -- the peer's own thread, for dialling and for a link that would block ---------
 
@@ -251,7 +247,7 @@ class Peer:
         with self._lock:
             waiting, unconfirmed = self._outbox.close()
             stuck, self._stuck = self._stuck, None
-            unsent = [owner for owner in stuck.owners if owner is not None] if stuck is not None else []
+            unsent = [owner for owner in stuck[1] if owner is not None] if stuck is not None else []
         return [*unsent, *waiting], unconfirmed
 
     @property

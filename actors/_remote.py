@@ -217,7 +217,7 @@ class Remote:
         elif peer.dirty:
             if waits % BURST == 0 or get_ident() != self._system._loop_thread:
                 peer.flush()
-        elif len(calls) != 1:
+        elif len(calls.by_id) != 1:
             self.flush(peer, waits)
         else:
             # The only call under way: nothing is about to join it.

@@ -167,7 +167,9 @@ class Sealer:
         except UnicodeDecodeError:
             raise BadFrame("address") from None
         start = FRAME_OVERHEAD + address_size
-        return Frame(sender, sequence, address, data[start:] if len(data) <= _COPIED else view[start:])
+        body = data[start:] if len(data) <= _COPIED else view[start:]
+        # 0.15 µs; a named tuple's own constructor takes 0.4.
+        return tuple.__new__(Frame, (sender, sequence, address, body))
 
 
 def envelope(

@@ -164,6 +164,7 @@ async def test_a_reliable_tell_passes_once_however_often_it_is_sent(
         far.options(name="chef").spawn(Chef)
         chef = near.ref(f"{far.address}#chef")
         await chef.cook()
+        await wait_until(lambda: len(notes) == 4)  # its last note is made beside whoever awaits it
         notes.clear()
         faults.script("drop", "duplicate")
 
