@@ -146,7 +146,7 @@ class Message:
         self.life: Life | None = None
         """Who handles it."""
         self.task: asyncio.Task[Any] | None = None
-        """The task whose handler works on it now."""
+        """The task that its handler waits in; None before it does."""
         self.watch: Timer | None = None
         """Runs while its handler does, where the actor has a `handler_timeout`."""
         self.is_parked = False

@@ -127,7 +127,7 @@ class Runner:
             try:
                 await self._rung
             except asyncio.CancelledError:
-                # Of a handler that made its first step in this task's name, or of the whole loop.
+                # The whole loop is being taken down. A handler that has begun hears of it where it waits.
                 if self._task.cancelling() and self._begun is None:
                     self._runners.forget(self)
                     return False
@@ -182,6 +182,9 @@ class Runner:
                 counts.resuming -= 1
             else:
                 message, method, rest = left
+                message.task = self._task
+                if message.cancelled:
+                    self._task.cancel()  # since its first step (`work_now`): it hears of it where it waits
                 try:
                     await self._handle(message, method, rest)
                 finally:
@@ -276,7 +279,6 @@ class Runner:
                         message.answer = None
                         counts.handled += 1
             if rest is not None:
-                message.task = task
                 life.running[message] = None
                 return message, method, rest
         return None

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from actors import Actor, ActorSystem, Ref, Unavailable
+from actors import Actor, ActorStopped, ActorSystem, Ref, Unavailable
 from actors._memory import MemoryTransport
 from actors.testing import wait_until
 
@@ -227,3 +227,28 @@ async def test_what_comes_in_one_go_fills_no_mailbox_of_an_actor_that_waits(
     await small.add(0, 0)
 
     assert await asyncio.gather(*(small.add(n, n) for n in range(10))) == [2 * n for n in range(10)]
+
+
+@pytest.mark.parametrize("ends", ["cancel", "kill"])
+async def test_who_is_cut_short_in_the_same_turn_as_it_began_hears_of_it(
+    system: ActorSystem, other: ActorSystem, ends: str
+) -> None:
+    """
+    Three in one frame: a question, one more that finds the mailbox full, and the end of the first.
+
+    The second makes the actor work at once, in the name of a task that has not run yet.
+    """
+    await other.options(name="small", mailbox=1).spawn(Stage).wait_started()
+    small = system.ref(f"{other.address}#small")
+    waits = small.within(60)
+    last = small.add(1, 2)
+
+    if ends == "cancel":
+        waits.cancel()
+        assert await last == 3
+    else:
+        await small.kill()
+        for reply in (waits, last):
+            with pytest.raises((ActorStopped, Unavailable)):
+                await reply
+    await wait_until(lambda: other.statistics().in_progress == 0)
