@@ -206,7 +206,7 @@ class Arrivals:
         if not self._unpickles:
             raise SerializationError("this process unpickles nothing")
         if codec == Codec.SHARED:
-            return self._remote.unpack_shared(peer, body)
+            return self._remote.parcels.unpack(peer, body)
         raise SerializationError(f"codec {codec} is unknown")
 
     def _value(self, peer: Peer, one: Envelope) -> None:
@@ -224,7 +224,7 @@ class Arrivals:
     def _late(self, peer: Peer, one: Envelope) -> None:
         """The caller has its outcome already: what came lies there for nobody."""
         if one.codec == Codec.SHARED:
-            self._remote.leave_unread(peer, one.body)
+            self._remote.parcels.leave_unread(peer, one.body)
 
     def _item(self, peer: Peer, one: Envelope) -> None:
         calls = self._system._calls
@@ -334,7 +334,8 @@ class Arrivals:
 
     def _take_in(self, work: _Work, credits: dict[Peer, int]) -> None:
         remote, runners = self._remote, self._system._runners
-        remote.hold_back(is_lone=len(work) == 1 and len(work[0][1]) == 1)
+        departures = remote.departures
+        departures.hold_back(is_lone=len(work) == 1 and len(work[0][1]) == 1)
         runners.gather()
         now = self._system.clock.now()
         for peer, batch in work:
@@ -355,7 +356,7 @@ class Arrivals:
                     self._reject(f"{type(error).__name__}: {error}", 0)
             if told:
                 remote.send(peer, Kind.TAKEN, told, b"")
-        remote.let_go(at_once=runners.work_at_once())
+        departures.let_go(at_once=runners.work_at_once())
         if credits:
             _give(credits)
 
@@ -551,7 +552,7 @@ class Arrivals:
             raise SerializationError("this process unpickles nothing")
 
     def _unread(self, peer: Peer, one: Envelope) -> None:
-        self._remote.returned(peer, one.call_id)
+        self._remote.parcels.returned(peer, one.call_id)
 
     def _terminated(self, peer: Peer, one: Envelope) -> None:
         notify = peer.watched.pop(one.call_id, None)

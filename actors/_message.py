@@ -333,7 +333,7 @@ class RemoteAsk(RemoteMessage):
 
     def _encode(self, value: Any) -> tuple[int, bytes]:
         if self._codec == _PICKLE:
-            return self._remote.pack(self._peer, value)
+            return self._remote.parcels.pack(self._peer, value)
         return self._codec, to_json(value).encode()
 
     def _end(self, kind: Kind, body: bytes) -> None:

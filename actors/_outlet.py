@@ -236,7 +236,7 @@ class RemotePipe:
                     return size
             if self._codec == _PICKLE:
                 is_flat = type(item) in pickling.FLAT
-                codec, body = self._remote.pack(self._peer, item, is_flat=is_flat)
+                codec, body = self._remote.parcels.pack(self._peer, item, is_flat=is_flat)
             else:
                 codec, body = self._codec, to_json(item).encode()
         except Exception as error:
@@ -260,7 +260,7 @@ class RemotePipe:
 
     def _join(self, body: bytes, size: int) -> None:
         if not self._bodies:
-            self._remote.flush_soon(self)
+            self._remote.departures.flush_soon(self)
         self._bodies.append(body)
         self._bytes += size
         if self._bytes >= _BATCH_BYTES:

@@ -339,7 +339,7 @@ class Outgoing:
                 waits = peer.put((Kind.INQUIRY, Codec.PICKLE, self.channel, target, b"", math.inf, None))
         except OutboxFull:
             pass  # it is sent again
-        remote.flush(peer, waits)
+        remote.departures.flush(peer, waits)
 
     # -- time ------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """
-The remote half of a system: its inbox, its peers, and what leaves for them.
+The remote half of a system: its inbox, its peers, and what is sent to them.
 
-What leaves from the loop leaves at the end of its turn, one frame per peer; from
-other threads, at once. What comes in is `_arrivals`' business.
+What comes in is `_arrivals`' business, when something leaves `_departures`', and what goes through
+shared memory `_parcels`'.
 """
 
 from __future__ import annotations
@@ -11,25 +11,23 @@ import asyncio
 import itertools
 import json
 import math
-import os
 import threading
-import time
 from collections.abc import Callable
-from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from actors import events, pickling
 from actors._arrivals import Arrivals
 from actors._calls import Call, SentTell
+from actors._departures import Departures
 from actors._feeds import gone
 from actors._message import Message, Step, encode_error
 from actors._outbox import OutboxFull
-from actors._outlet import RemotePipe
+from actors._parcels import Parcels
 from actors._peers import BURST, MAX_BODY, Peer, TooLarge
 from actors._reception import Reception
 from actors._senders import Senders
-from actors._shared import IDLE_TIME, SHARED_FROM, Borrower, Lender, parcel
+from actors._shared import SHARED_FROM
 from actors._vigil import Vigil
 from actors._way import Way
 from actors.address import host_id_of
@@ -48,26 +46,13 @@ if TYPE_CHECKING:
     from actors.tracing import Metadata
 
 _ASK, _ASK_NAMED, _TELL = int(Kind.ASK), int(Kind.ASK_NAMED), int(Kind.TELL)
-_PICKLE, _JSON, _SHARED = int(Codec.PICKLE), int(Codec.JSON), int(Codec.SHARED)
-
-_HAS_MEMFD = hasattr(os, "memfd_create")
+_PICKLE, _JSON = int(Codec.PICKLE), int(Codec.JSON)
 
 _ANSWERS = 256
-"""The same of answers: whoever waits for them has the first ones to read. 8.0 ms for 1,000, not 8.6."""
-
-_POSTPONES = 3
-"""Turns that a busy process may hold back its answers for, to send them together."""
+"""Answers of one turn after which a frame leaves early: `BURST` would be 8.6 ms for 1,000, not 8.0."""
 
 _HEADS = 10_000
 """Heads of calls that are remembered; writing one takes 3 µs."""
-_WAITS = 8
-"""Turns that items of streams may wait for more, while each turn brings some; if others have just left."""
-
-_CLOSE = 0.0001
-"""Seconds: not a question and its answer apart."""
-
-_ENOUGH = 128
-"""Items that wait for no more; with 64 a small one took both processes 5.2 µs of CPU instead of 3.9."""
 
 MAX_PEERS = 10_000
 """Processes that may be known at a time; frames of one more are refused."""
@@ -91,22 +76,9 @@ class Remote:
         self._peers_lock = threading.Lock()
         """Guards changes of both."""
         self._closed = False
-        self._dirty: list[Peer] = []
-        self._batches: list[RemotePipe] = []
-        """Streams that have something for the end of this turn."""
-        self._batches_left_at = 0.0
-        self._holds_back = False
-        """True while what came in is being handled: the answers leave together afterwards."""
-        self._answers_at_once = False
-        """True while the only message that came in is being handled."""
-        self._postponed = 0
         self._watch_ids = itertools.count(1)
         self._arrivals: Arrivals | None = None
-        self._shares = False
-        """True where other processes can open what this one puts into shared memory."""
-        self._lender = Lender()
-        self._borrower = Borrower()
-        self._sweep: asyncio.TimerHandle | None = None
+        self.parcels = Parcels(system, self.send)
         self._heads: dict[tuple[str, int, int, str], bytes] = {}
         """Of calls that were made lately."""
         self.in_hand: InHand | None = None
@@ -123,16 +95,18 @@ class Remote:
         foreign = self._codec == Codec.JSON
         self._arrivals = Arrivals(self._system, self, self._transport, self._sealer, foreign=foreign)
         self._vigil = Vigil(loop)
+        self.departures = Departures(loop, self._system._loop_thread, self._system._counts)
         self.reception = Reception(self._transport, loop, self._system._inbox.post)
         self._transport.listen(self._arrivals.receive, loop)
         self.address = self._transport.address
         if has_remains(self.address):
             self.in_hand = InHand(self.address, self._system._crash_file)
-        self._shares = self.address.startswith("ipc:") and self._codec == Codec.PICKLE and _HAS_MEMFD
+        if self._codec == Codec.PICKLE:
+            self.parcels.open(self.address)
 
     async def flush_out(self) -> None:
         """Give what is queued a second to leave."""
-        self._flush_dirty()
+        self.departures.flush_all()
         for _ in range(100):
             if all(peer.is_idle for peer in self._peers.values()):
                 break
@@ -144,12 +118,9 @@ class Remote:
         """Close all links and the inbox; whoever still waits is told."""
         with self._peers_lock:
             self._closed = True
-        if self._sweep is not None:
-            self._sweep.cancel()
         for peer in list(self._peers.values()):
             self._lose(peer, "this process's system stopped")
-        self._lender.close()
-        self._borrower.close()
+        self.parcels.close()
         if self.in_hand is not None:
             self.in_hand.close()
         if self._transport is not None:
@@ -191,7 +162,7 @@ class Remote:
             )
             waits = peer.put((kind, codec, call.call_id, body, head, remaining, call))
         except OutboxFull as error:
-            self._take_back(peer, codec, body)
+            self.parcels.take_back(peer, codec, body)
             full = MailboxFull(f"the way to {ref._name} is full: {error}")
             calls.refuse(call, blame(full, ref._name))
         except ActorError as error:
@@ -218,11 +189,11 @@ class Remote:
             if waits % BURST == 0 or get_ident() != self._system._loop_thread:
                 peer.flush()
         elif len(calls.by_id) != 1:
-            self.flush(peer, waits)
+            self.departures.flush(peer, waits)
         else:
             # The only call under way: nothing is about to join it.
-            if self._holds_back:
-                self.flush(peer, waits)
+            if self.departures.holds_back:
+                self.departures.flush(peer, waits)
             else:
                 peer.flush()
             if not self.reception.is_apart and get_ident() == self._system._loop_thread:
@@ -249,9 +220,9 @@ class Remote:
         try:
             waits = peer.put((_TELL, codec, 0, body, head, math.inf, tell))
         except OutboxFull as error:
-            self._take_back(peer, codec, body)
+            self.parcels.take_back(peer, codec, body)
             return failed(MailboxFull(f"the way to {ref._name} is full: {error}"))
-        self.flush(peer, waits)
+        self.departures.flush(peer, waits)
         return tell
 
     def cancel(self, call: Call) -> None:
@@ -267,29 +238,24 @@ class Remote:
         try:
             waits = peer.put((kind, codec, call_id, body, b"", math.inf, None))
         except OutboxFull:
-            self._take_back(peer, codec, body)
+            self.parcels.take_back(peer, codec, body)
             self._lost(peer, "it does not read what we send")
             return
         if peer.dirty and waits % _ANSWERS and get_ident() == self._system._loop_thread:
             return  # it leaves with the others
-        if self._answers_at_once and get_ident() == self._system._loop_thread:
-            self._answers_at_once = False
+        if self.departures.answers_at_once and get_ident() == self._system._loop_thread:
+            self.departures.answers_at_once = False
             peer.flush()  # before its actor's turn is ended: nothing else is about to leave
         else:
-            self.flush(peer, waits, _ANSWERS)
+            self.departures.flush(peer, waits, _ANSWERS)
 
     def queue(self, peer: Peer, kind: int, codec: int, call_id: int, body: bytes) -> None:
         """One envelope that nobody waits for, to leave with the next flush."""
         try:
             peer.put((kind, codec, call_id, body, b"", math.inf, None))
         except OutboxFull:
-            self._take_back(peer, codec, body)
+            self.parcels.take_back(peer, codec, body)
             self._lost(peer, "it does not read what we send")
-
-    def _take_back(self, peer: Peer, codec: int, body: bytes) -> None:
-        """What was to leave does not: nobody will read it."""
-        if codec == _SHARED:
-            self._lender.give_back(peer.address, parcel(body).number)
 
     def send(self, peer: Peer, kind: int, call_id: int, body: bytes, codec: int | None = None) -> None:
         """One envelope that nobody waits for."""
@@ -299,7 +265,7 @@ class Remote:
         except OutboxFull:
             self._lost(peer, "it does not read what we send")
         else:
-            self.flush(peer, waits)
+            self.departures.flush(peer, waits)
 
     def _encode(
         self,
@@ -339,7 +305,7 @@ class Remote:
                 body = pickling.dumps_flat(content)
                 if len(body) < SHARED_FROM:
                     return _PICKLE, head, body
-            codec, body = self.pack(peer, content, is_flat=is_flat)
+            codec, body = self.parcels.pack(peer, content, is_flat=is_flat)
             return codec, head, body
         except TooLarge as error:
             raise SerializationError(f"the arguments of {ref._name}.{method}() have {error}") from None
@@ -358,136 +324,6 @@ class Remote:
             self._heads.clear()
         self._heads[key] = head
         return head
-
-    def pack(self, peer: Peer, value: Any, *, is_flat: bool = False) -> tuple[int, bytes]:
-        """
-        Codec and body of any value: in the envelope, or in shared memory if it is large.
-
-        Raises what pickling raises, and `TooLarge`. *is_flat*: there are no buffers in it.
-        """
-        buffers: list[memoryview] = []
-        if is_flat or not self._shares:
-            data = pickling.dumps(value)
-        else:
-            data, buffers = pickling.dumps_apart(value, SHARED_FROM)
-        if len(data) < SHARED_FROM and not buffers:
-            return _PICKLE, data
-        _check_size(len(data) + sum(buffer.nbytes for buffer in buffers))
-        if self._shares:
-            try:
-                if buffers and len(data) < SHARED_FROM:
-                    place = self._borrower.place_of(peer.address, buffers)
-                    if place is not None:
-                        return _SHARED, self._lender.pass_on(peer.address, place, data, buffers)
-                return _SHARED, self._lender.lend(peer.address, [data, *buffers])
-            except OSError:
-                if buffers:  # no memory for it: through the socket
-                    data = pickling.dumps(value)
-        _check_size(len(data))
-        return _PICKLE, data
-
-    # -- shared memory -----------------------------------------------------------------
-
-    def unpack_shared(self, peer: Peer, body: bytes | memoryview) -> Any:
-        """The value in a body of codec `SHARED`; its arrays lie where the sender wrote them. Any thread."""
-        wanted = parcel(body)
-        post = self._system._inbox.post
-        self._system._on_loop(self._sweep_later)
-        try:
-            on_unread = partial(post, self._unread, peer, wanted.number)
-            parts: list[Any] = self._borrower.read(peer.address, wanted, on_unread)
-        except OSError:
-            post(self._unread, peer, wanted.number)
-            raise
-        data, *buffers = [wanted.data, *parts] if wanted.data else parts
-        return pickling.loads(data, buffers=buffers)
-
-    def leave_unread(self, peer: Peer, body: bytes | memoryview) -> None:
-        """A body of codec `SHARED` that nobody wants; any thread."""
-        self._system._inbox.post(self._unread, peer, parcel(body).number)
-
-    def _unread(self, peer: Peer, number: int) -> None:
-        """Nobody here holds anything of a segment any more."""
-        if not (peer.is_lost or self._closed):
-            self.send(peer, Kind.UNREAD, number, b"")
-
-    def returned(self, peer: Peer, number: int) -> None:
-        """*peer* no longer reads a segment; loop thread only."""
-        self._lender.give_back(peer.address, number)
-        self._sweep_later()
-
-    def _sweep_later(self) -> None:
-        if self._sweep is None and not self._closed:
-            assert self._system._loop is not None
-            self._sweep = self._system._loop.call_later(IDLE_TIME, self._sweep_now)
-
-    def _sweep_now(self) -> None:
-        self._sweep = None
-        lends, borrows = self._lender.sweep(), self._borrower.sweep()
-        if lends or borrows:
-            self._sweep_later()
-
-    # -- leaving at the end of a turn --------------------------------------------------
-
-    def flush(self, peer: Peer, waits: int, burst: int = BURST) -> None:
-        """What stands in the outbox of *peer* leaves: at the end of this turn, or at once if it is much."""
-        if waits % burst == 0 or get_ident() != self._system._loop_thread:
-            peer.flush()
-        elif not peer.dirty:
-            peer.dirty = True
-            if not self._dirty and not self._holds_back:
-                assert self._system._loop is not None
-                self._system._loop.call_soon(self._flush_dirty)
-            self._dirty.append(peer)
-
-    def hold_back(self, *, is_lone: bool) -> None:
-        """What is sent from here on waits for `let_go`, but for the answer to a lone message. Loop only."""
-        self._holds_back = True
-        self._answers_at_once = is_lone
-
-    def let_go(self, *, at_once: bool) -> None:
-        """Send what was held back: now, or at the end of this turn of the loop."""
-        self._holds_back = self._answers_at_once = False
-        if at_once:
-            self._flush_dirty()
-        elif self._dirty:
-            assert self._system._loop is not None
-            self._system._loop.call_soon(self._flush_dirty)
-
-    def _flush_dirty(self) -> None:
-        if self._system._counts.resuming and self._postponed < _POSTPONES:
-            # More answers come in the very next turn: one frame of 250 costs as much to send as one of 60.
-            self._postponed += 1
-            assert self._system._loop is not None
-            self._system._loop.call_soon(self._flush_dirty)
-            return
-        self._postponed = 0
-        peers, self._dirty = self._dirty, []
-        for peer in peers:
-            peer.dirty = False
-            peer.flush()
-
-    def flush_soon(self, pipe: RemotePipe) -> None:
-        """*pipe* has items; they leave at the end of this turn. Loop thread only."""
-        if not self._batches:
-            assert self._system._loop is not None
-            turns = _WAITS if time.monotonic() < self._batches_left_at + _CLOSE else 0
-            self._system._loop.call_soon(self._flush_batches, turns, 0)
-        self._batches.append(pipe)
-
-    def _flush_batches(self, turns: int, before: int) -> None:
-        # A generator that awaits between its items makes one a turn. While they come like that, a few
-        # leave together: 12 µs an item instead of 29.
-        if turns and len(self._batches) <= turns:
-            items = sum(pipe.items_waiting for pipe in self._batches)
-            if before < items < _ENOUGH:
-                assert self._system._loop is not None
-                self._system._loop.call_soon(self._flush_batches, turns - 1, items)
-                return
-        pipes, self._batches = self._batches, []
-        self._batches_left_at = time.monotonic()
-        for peer in {pipe.flush() for pipe in pipes}:
-            peer.flush()
 
     # -- peers -------------------------------------------------------------------------
 
@@ -537,7 +373,7 @@ class Remote:
                 self._senders.lost(peer.host_id, peer.seen)
         calls = self._system._calls
         unsent, unconfirmed = peer.lose()
-        self._lender.lost(peer.address)
+        self.parcels.lost(peer)
         for owner in unsent:
             owner.never_sent(reason)
         for call in calls.of_peer(peer):
@@ -578,11 +414,6 @@ class Remote:
         peer.watched[watch_id] = ended
         self.send(peer, Kind.WATCH, watch_id, target)
         return undo
-
-
-def _check_size(size: int) -> None:
-    if size > MAX_BODY:
-        raise TooLarge(f"{size} bytes, a message at most {MAX_BODY}")
 
 
 def _gone(call: Call, reason: str) -> Unavailable:

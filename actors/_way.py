@@ -38,6 +38,7 @@ class Way:
 
     __slots__ = (
         "_calls",
+        "_departures",
         "_directory",
         "_head",
         "_loop_thread",
@@ -66,6 +67,7 @@ class Way:
         """What callers give for it: the name, or the function."""
         self._system = system
         self._remote = remote
+        self._departures = remote.departures
         self._peer = peer
         self._head = head
         self._calls = system._calls
@@ -121,7 +123,7 @@ class Way:
         except OutboxFull as error:
             return failed(MailboxFull(f"the way to {ref._name} is full: {error}"))
         if not (peer.dirty and waits % BURST and get_ident() == self._loop_thread):
-            self._remote.flush(peer, waits)
+            self._departures.flush(peer, waits)
         return tell
 
     def _packed(self, args: tuple[Any, ...]) -> bytes | None:

@@ -455,7 +455,7 @@ class ActorSystem:
             call.deadline_at = self.clock.now() + timeout
         if carries and not _passage.may_leave(self, call, ref, args, kwargs, sender):
             return call
-        version = self._directory_version
+        version = 0 if ref._cell is not None else self._directory_version
         self._calls.add(call)
         self._dispatch(call, ref, args, kwargs, sender)
         if sender is None and call.peer is not None:
@@ -559,7 +559,7 @@ class ActorSystem:
             and not (cell.roams or self._closed or cell.overflow == "block")
         ):
             return self._tell_at_once(cell, ref, method, args, kwargs, sender)
-        version = self._directory_version
+        version = 0 if ref._cell is not None else self._directory_version
         try:
             place = self._place(ref)
         except Exception as error:

@@ -143,7 +143,7 @@ def memory_files() -> set[str]:
 
 def lent(system: ActorSystem) -> int:
     assert system._remote is not None
-    return len(system._remote._lender._lent)
+    return len(system._remote.parcels._lender._lent)
 
 
 class TestBetweenProcesses:
@@ -198,7 +198,7 @@ class TestBetweenProcesses:
         await wait_until(lambda: lent(near) == 0)
         monkeypatch.setattr(shared, "IDLE_TIME", 0.0)
         assert near._remote is not None
-        near._remote._sweep_now()
+        near._remote.parcels.sweep()
         gc.collect()
         await wait_until(lambda: memory_files() <= before)
 
@@ -221,7 +221,7 @@ class TestBetweenProcesses:
 
         assert numpy.array_equal(back, array[piece])
         assert near._remote is not None
-        (loan,) = near._remote._borrower._loans.values()
+        (loan,) = near._remote.parcels._borrower._loans.values()
         assert loan[1].pid == os.getpid()
         assert lent(near) == 1  # as long as it is read here
         again = await echo.cut(back, slice(None))
@@ -238,7 +238,7 @@ class TestBetweenProcesses:
         assert (noted == 1.0).all()
         assert (sent == 2.0).all()
         assert near._remote is not None
-        (loan,) = near._remote._borrower._loans.values()
+        (loan,) = near._remote.parcels._borrower._loans.values()
         assert loan[1].pid != os.getpid()
 
     async def test_it_outlives_its_sender(self, far: Far, near: ActorSystem) -> None:

@@ -145,7 +145,7 @@ async def test_arrays_travel_as_items_in_both_directions(mill: Ref[Any], near: A
     assert sums == [400_000] * 5
     assert near._remote is not None
     del total
-    await wait_until(lambda: not near._remote._lender._lent)
+    await wait_until(lambda: not near._remote.parcels._lender._lent)
 
 
 def test_sync_programs_stream_in_both_directions(run_root: Path, lasting: Far) -> None:
