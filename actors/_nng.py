@@ -235,7 +235,8 @@ class NngTransport:
             if not self._loop_reads:
                 return False
             assert self._socket is not None
-            frames = self._batch(lib.nng_recvmsg(self._handle, self._message, _NONBLOCK))
+            # One frame at a time: it may be the answer, and then nobody has to look for more here.
+            frames = self._batch(lib.nng_recvmsg(self._handle, self._message, _NONBLOCK), most=1)
             rest = self._receive(frames) if frames else None
             if rest is not None:
                 self._leave_to_loop(rest)
@@ -348,8 +349,8 @@ class NngTransport:
             self._thread, self._hands_back = None, False
             return True
 
-    def _batch(self, status: int) -> list[bytes]:
-        """What the receiving call with *status* brought, and all that waits behind it."""
+    def _batch(self, status: int, most: int = _BATCH) -> list[bytes]:
+        """What the receiving call with *status* brought and what waits behind it, at most *most* frames."""
         assert self._socket is not None
         handle, message, frames = self._handle, self._message, []
         size = 0
@@ -358,7 +359,7 @@ class NngTransport:
             if frame != self._call_up:
                 frames.append(frame)
             size += len(frame)
-            if len(frames) >= _BATCH or size >= _BATCH_BYTES:
+            if len(frames) >= most or size >= _BATCH_BYTES:
                 break
             status = lib.nng_recvmsg(handle, message, _NONBLOCK)
         return frames
