@@ -11,6 +11,7 @@ apart (`_held`), so that they hold up nobody else's.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, cast
@@ -160,7 +161,8 @@ class Outbox:
                 size = next_size
             queue = queue or waiting
         charge = size + MESSAGE_OVERHEAD * len(envelopes)
-        self._bytes = self._bytes - charge if waiting or self.held.by_name else 0
+        is_empty = not (waiting or self._granted or self.held.by_name)
+        self._bytes = 0 if is_empty else self._bytes - charge
         return envelopes, owners, charge
 
     @property
@@ -172,8 +174,9 @@ class Outbox:
         """Nothing leaves any more: what never did, and the tells that nobody confirmed."""
         self._is_closed = True
         waiting: list[Outgoing] = [*self._granted, *self.held.drain()]
-        while self._waiting:
-            waiting.append(self._waiting.popleft())
+        with contextlib.suppress(IndexError):  # whoever puts meanwhile empties it as well
+            while True:
+                waiting.append(self._waiting.popleft())
         self._granted.clear()
         self._bytes = 0
         unconfirmed = [*self._parked.values(), *self._tells]

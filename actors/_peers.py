@@ -198,8 +198,9 @@ class Peer:
                         continue
                     self._thread = None
                     return
+                link = self._link
             try:
-                self._drain(self._link or self._connect())
+                self._drain(link or self._connect())
             except LinkLost as error:
                 self._on_lost(self, str(error))
                 return
@@ -245,6 +246,7 @@ class Peer:
             self._link.close()  # wakes the thread, if it sends
         self._work.put(None)
         with self._lock:
+            self._link = None  # refs may remember this peer for long
             waiting, unconfirmed = self._outbox.close()
             stuck, self._stuck = self._stuck, None
             unsent = [owner for owner in stuck[1] if owner is not None] if stuck is not None else []

@@ -152,7 +152,6 @@ class Remote:
         remaining = math.inf if deadline_at == math.inf else deadline_at - self._system.clock.now()
         calls = self._system._calls
         peer = self._peers.get(address) or self.peer(address)
-        call.peer = peer  # before it can leave: only its answers are taken
         kind = _ASK
         if call.tag is not None:
             kind, kwargs = _ASK_NAMED, {**kwargs, "": tuple(call.tag)}
@@ -160,6 +159,7 @@ class Remote:
             codec, head, body = self._encode(
                 peer, ref, call.method, args, kwargs, sender, chain, call.metadata
             )
+            call.peer = peer  # before it can leave: only its answers are taken
             waits = peer.put((kind, codec, call.call_id, body, head, remaining, call))
         except OutboxFull as error:
             self.parcels.take_back(peer, codec, body)
@@ -175,17 +175,17 @@ class Remote:
         peer = self._peers.get(address)
         if peer is None or self._codec != Codec.PICKLE:
             return None
-        key = (ref._name, ref._uid, ref._pin, method)
-        head = self._heads.get(key) or self._head(key)
+        head = self._heads.get((ref._name, ref._uid, ref._pin, method))
+        if head is None:
+            return None  # the message could not be written
         return Way(self._system, self, ref, method, peer, head, version)
 
     def leaves(self, call: Call, peer: Peer, waits: int) -> None:
         """*call* stands in the outbox of *peer*."""
         calls = self._system._calls
         if peer.is_lost:
-            # Lost since: its calls were failed before this one was among them.
-            calls.fail(call, _gone(call, "its process is gone"))
-        elif peer.dirty:
+            return  # it is told by whoever loses the peer, or was by the outbox
+        if peer.dirty:
             if waits % BURST == 0 or get_ident() != self._system._loop_thread:
                 peer.flush()
         elif len(calls.by_id) != 1:

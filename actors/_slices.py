@@ -46,7 +46,7 @@ def _threads_named(name: str) -> list[int]:
     found = []
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # it has ended
-            if (task / "comm").read_text().startswith(name):
+            if (task / "comm").read_bytes().startswith(name.encode()):
                 found.append(int(task.name))
     return found
 

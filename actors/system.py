@@ -47,6 +47,7 @@ from actors.clock import Clock, LoopClock
 from actors.directory import Directory
 from actors.errors import ActorStopped, InvalidArgument, NotFound, Unavailable
 from actors.exit import Exit
+from actors.idempotency import idempotency_of
 from actors.pickling import FLAT
 from actors.ref import Ref
 from actors.remains import Held, Tag
@@ -476,7 +477,10 @@ class ActorSystem:
         if self._remote is not None and (way is None or not way.leads_to(method, address)):
             way = ref._way = self._remote.way(ref, address, method, version)
         if way is not None:
-            way.said = said
+            # The ref itself asks and tells: a way that is short for one may pass over the other's promises.
+            naming = ref._naming
+            is_plain = not (ref._reliable or (naming is not None and naming.covers(method)))
+            way.said = said if is_plain and idempotency_of(said) is None else None
 
     def _set_deadline(
         self, call: Call, ref: Ref[Any], sender: Message | None, *, streams: bool = False

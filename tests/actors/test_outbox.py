@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 
 import pytest
 from hypothesis import given
@@ -212,6 +212,41 @@ def test_after_the_end_everybody_is_turned_away() -> None:
 
     assert owner.refusals == ["its process is gone"]
     assert outbox.waits == 0
+
+
+def test_what_others_put_while_it_ends_is_told_by_them() -> None:
+    """The last message is gone when `close` reaches for it."""
+    outbox = Outbox("mem://1")
+
+    class Raced(deque[Outgoing]):
+        def popleft(self) -> Outgoing:
+            if len(self) == 1:
+                super().popleft()[-1].never_sent("its process is gone")  # type: ignore[union-attr]
+            return super().popleft()
+
+    first, last = Owner("a", 1), Owner("a", 2)
+    outbox._waiting = Raced([message(first), message(last)])
+
+    assert outbox.close()[0] == [first]
+    assert last.refusals == ["its process is gone"]
+
+
+def test_what_was_granted_counts_until_it_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_outbox, "_MOST", 2)
+    world = World()
+    world.outbox.parked("a", 0)
+    for _ in range(5):
+        world.put("a", Kind.ASK)
+    world.pack()
+    each = world.outbox._bytes // 5
+    world.outbox.grant("a", 5)
+
+    counted = []
+    while world.outbox.waits:
+        world.pack()
+        counted.append(world.outbox._bytes)
+
+    assert counted == [3 * each, each, 0]
 
 
 def test_many_threads_lose_nothing_and_no_count() -> None:

@@ -55,3 +55,22 @@ def test_names_that_nobody_has_change_nothing() -> None:
 def test_an_unknown_machine_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "a machine to come")
     assert _slices.shorten("nng:") == 0
+
+
+def test_a_thread_may_have_any_name() -> None:
+    """The kernel cuts names at 15 bytes, inside a letter too."""
+    named, done = threading.Event(), threading.Event()
+
+    def run() -> None:
+        ctypes.CDLL(None).prctl(15, b"nam\xc3")
+        named.set()
+        done.wait()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert named.wait(5)
+        assert _slices.shorten("no thread is called so") == 0
+    finally:
+        done.set()
+        thread.join()

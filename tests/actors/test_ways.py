@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import AsyncIterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from actors import Actor, ActorSystem, DeadlineExceeded, Ref, Unavailable
+from actors import (
+    Actor,
+    ActorSystem,
+    DeadlineExceeded,
+    Ref,
+    SerializationError,
+    Unavailable,
+    idempotent,
+)
+from actors._named import NamedCall
+from actors._reliable import ReliableTell
 from actors.directory import Directory
 from actors.testing import ManualClock, memory_system, wait_until
 from actors.tracing import Trace, carrying, current_trace
@@ -37,6 +49,10 @@ class Desk(Actor):
 
     async def wait(self) -> None:
         await asyncio.Event().wait()
+
+    @idempotent
+    async def bake(self) -> int:
+        return 1
 
 
 class Caller(Actor):
@@ -199,3 +215,58 @@ async def test_deadlines_hold_on_the_way(far: ActorSystem) -> None:
         for call in calls:
             with pytest.raises(DeadlineExceeded):
                 await call
+
+
+async def test_the_way_of_tells_is_not_that_of_idempotent_asks(near: ActorSystem, far: ActorSystem) -> None:
+    desk = near.ref(f"{far.address}#desk")
+    await desk.tell(Desk.bake)
+    await desk.tell(Desk.bake)
+    assert isinstance(desk.ask(Desk.bake), NamedCall)
+
+    known = pickle.loads(pickle.dumps(far.find("desk")))
+    known._system = near
+    await known.tell("bake")
+    asked = known.ask("bake")
+    assert isinstance(asked, NamedCall)
+    assert await asked == 1
+
+
+async def test_the_way_of_asks_is_not_that_of_reliable_tells(near: ActorSystem, far: ActorSystem) -> None:
+    desk = near.ref(f"{far.address}#desk").options(reliable=True)
+    assert [await desk.ask("where"), await desk.ask("where")] == ["far", "far"]
+    await desk.ask("note", 1)
+    told = desk.tell("note", 2)
+    assert isinstance(told, ReliableTell)
+    await told
+
+
+async def test_what_cannot_be_written_is_a_failed_reply(near: ActorSystem, far: ActorSystem) -> None:
+    desk = near.ref(f"{far.address}#desk")
+    for reply in (desk.ask("m" * 70_000), desk.tell("m" * 70_000)):
+        with pytest.raises(SerializationError):
+            await reply
+
+
+async def test_what_comes_while_its_process_is_lost_never_ran(near: ActorSystem, far: ActorSystem) -> None:
+    """Between the moment when a peer counts as lost and the end of its outbox."""
+    desk = near.ref(f"{far.address}#desk")
+    assert [await desk.where(), await desk.where()] == ["far", "far"]
+    assert near._remote is not None
+    peer = near._remote.peer(far.address)
+    plain_put = peer.put
+
+    def put(one: Any) -> int:
+        peer.is_lost = True
+        return plain_put(one)
+
+    asked: list[Any] = []
+    for ask in (desk.where, partial(desk.ask, "echo", [1])):
+        peer.put = put  # type: ignore[method-assign]
+        asked.append(ask())
+        peer.is_lost = False  # as far as the next one can see
+    near._remote._lose(peer, "as it should")
+
+    for reply in asked:
+        with pytest.raises(Unavailable) as caught:
+            await reply
+        assert not caught.value.may_have_run
