@@ -452,8 +452,10 @@ class Cell:
         if life.runners == 0 and life.idle is not None and not life.idle.done():
             life.idle.set_result(None)
         if self.life is life:
-            self.stop_if_idle(life)
-            self.serve()
+            if life.end_wanted is not None:
+                self.stop_if_idle(life)
+            if self.mailbox.has_more:
+                self.serve()
 
     def look_again(self, message: Message) -> None:
         """A call that *message* might wait for is being waited for now."""

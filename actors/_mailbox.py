@@ -164,6 +164,11 @@ class Mailbox(Turns):
         waiting = self._count if self._turns is not None else len(self._user) if self._user else 0
         return waiting + (len(self._control) if self._control else 0)
 
+    @property
+    def has_more(self) -> bool:
+        """True while anything waits."""
+        return bool(self._user or self._turns is not None or self._control)
+
     def put(self, message: Message) -> bool:
         """Take a user message; False when the lane is at its limit."""
         user = self._user
