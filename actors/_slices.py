@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 import struct
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def shorten(name: str) -> int:
     Nothing else of theirs changes. None does where the kernel has no such call; one before 6.12 takes no
     notice.
     """
-    numbers = _CALLS.get(platform.machine())
+    numbers = _CALLS.get(os.uname().machine)
     if numbers is None or not os.path.isdir("/proc/self/task"):
         return 0
     libc = ctypes.CDLL(None, use_errno=True)
