@@ -18,7 +18,7 @@ from actors._message import current_message
 from actors._outbox import OutboxFull
 from actors._peers import BURST
 from actors._shared import SHARED_FROM
-from actors.errors import ActorError, MailboxFull
+from actors.errors import MailboxFull
 from actors.pickling import FLAT, dumps_flat
 from actors.reply import Reply, failed
 from actors.tracing import carriage
@@ -104,11 +104,9 @@ class Way:
             waits = peer.put((_ASK, _PICKLE, call.call_id, body, self._head, timeout, call))
         except OutboxFull as error:
             calls.refuse(call, MailboxFull(f"the way to {ref._name} is full: {error}"))
-        except ActorError as error:
-            calls.fail(call, error)
-        else:
-            if not (peer.dirty and waits % BURST and get_ident() == self._loop_thread) or peer.is_lost:
-                self._remote.leaves(call, peer, waits)
+            return call
+        if not (peer.dirty and waits % BURST and get_ident() == self._loop_thread):
+            self._remote.leaves(call, peer, waits)
         return call
 
     def tell(self, args: tuple[Any, ...]) -> Reply[None] | None:
