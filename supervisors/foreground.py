@@ -8,13 +8,14 @@ the user's traceback, without our frames.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,8 @@ class _Foreground:
             threading.Thread(
                 target=self._show_events, args=(cluster, run), name="events", daemon=True
             ).start()
-            code = self._run_main(cluster)
-            if code == 0 and self.stays:
+            code = self._run_main(cluster, run)
+            if code == 0 and (self.stays or run.wait(0)):
                 code = self._stay(run)
         except KeyboardInterrupt:
             code = 0
@@ -142,7 +143,7 @@ class _Foreground:
         self._stop(run)
         return code
 
-    def _run_main(self, cluster: Cluster) -> int:
+    def _run_main(self, cluster: Cluster, run: Run) -> int:
         if self._main is None:
             if self._arguments:
                 click.echo(
@@ -153,10 +154,12 @@ class _Foreground:
                 return 2
             return 0
         try:
-            asyncio.run(self._main(cluster, *self._arguments))
+            asyncio.run(_while_it_runs(run, self._main(cluster, *self._arguments)))
         except KeyboardInterrupt:
             raise
         except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and run.wait(0):
+                return 0
             if isinstance(error, SystemExit):
                 return int(error.code or 0) if not isinstance(error.code, str) else 1
             _show_users_traceback(error)
@@ -164,7 +167,8 @@ class _Foreground:
         return 0
 
     def _stay(self, run: Run) -> int:
-        click.echo("running; Ctrl-C stops it")
+        if not run.wait(0):
+            click.echo("running; Ctrl-C stops it")
         while not run.wait(3600):
             pass
         if run.gave_up:
@@ -231,6 +235,20 @@ class _Foreground:
             click.echo(status.event_text(event))
         elif event["event"] == "member.crashed":
             click.echo(f"{event['member']} crashed:\n{event['traceback']}", err=True)
+
+
+async def _while_it_runs(run: Run, main: Coroutine[Any, Any, Any]) -> None:
+    """Await *main*, which is cancelled once the app has ended: there is nothing left that it could do."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+
+    def watch() -> None:
+        run.wait()
+        with contextlib.suppress(RuntimeError):  # `main` has returned, and its loop is closed
+            loop.call_soon_threadsafe(task.cancel)
+
+    threading.Thread(target=watch, name="end", daemon=True).start()
+    await main
 
 
 def _main_of(module: Any) -> Callable[..., Any] | None:

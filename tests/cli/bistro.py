@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-from actors import Actor, Exit
+from actors import Actor, ActorError, Exit
 from supervisors import App, Cluster, Resources, Service
 
 
@@ -70,3 +71,7 @@ async def main(cluster: Cluster, *arguments: str) -> None:
         raise RuntimeError("the head chef left")
     if "--exit" in arguments:
         sys.exit(7)
+    while "--stay" in arguments:
+        with contextlib.suppress(ActorError):
+            await cluster.service("kitchen").cook("more soup")
+        await asyncio.sleep(0.05)

@@ -161,6 +161,17 @@ class TestEndings:
         assert up.finish() == 0
         assert up.out.splitlines()[-2:] == ["kiosk was stopped from elsewhere", "kiosk is down"]
 
+    def test_a_main_that_runs_on_ends_with_the_app(self, understudy: Any, kiosk: str, joining: Any) -> None:
+        """It would try again for as long as it likes, but nobody will ever be there."""
+        up = understudy.start("up", kiosk, *joining, "--", "--stay")
+        up.wait_line("main got --stay soup")
+
+        assert understudy("down").returncode == 0
+
+        assert up.finish() == 0
+        assert up.out.splitlines()[-2:] == ["kiosk was stopped from elsewhere", "kiosk is down"]
+        assert "Traceback" not in up.out
+
     @pytest.mark.parametrize("second", ["down --force", "Ctrl-C"])
     def test_a_second_order_does_not_wait_for_the_actors(
         self, understudy: Any, kiosk: str, second: str, until: Any
