@@ -14,6 +14,8 @@ import math
 import threading
 from collections.abc import Callable
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from actors import _controls, events, foreign, pickling
@@ -56,7 +58,9 @@ _ORIGINS = 1000
 
 _new = tuple.__new__  # 0.15 µs; a named tuple's own constructor takes 0.4
 
+_kind_and_head = itemgetter(0, 4)
 _CALLS = (_ASK, _TELL, _ASK_NAMED)
+_PLAIN_CALLS = (_ASK, _TELL)
 _MARKS = (_controls.MARK, foreign.MARK)
 """First letters of what is no plain method."""
 
@@ -176,7 +180,15 @@ class Arrivals:
                             call._resolve(value)
                 elif kind in _CALLS:
                     # Decoded here: what else comes may belong to a stream among the arguments.
-                    rest.append((kind, codec, call_id, remaining, head, self._content(peer, codec, body)))
+                    try:
+                        if codec == _PICKLE and self._unpickles:
+                            content = loads(body)
+                        else:
+                            content = self._decode(peer, codec, body)
+                    except Exception as error:
+                        reason = f"{type(error).__name__}: {error}"
+                        content = SerializationError(f"the receiver cannot decode the message: {reason}")
+                    rest.append((kind, codec, call_id, remaining, head, content))
                 elif (at_once := settles(kind)) is not None:
                     at_once(peer, Envelope(*one))
                 else:
@@ -184,14 +196,6 @@ class Arrivals:
             except Exception as error:
                 self._reject(f"{type(error).__name__}: {error}", len(body))
         return rest
-
-    def _content(self, peer: Peer, codec: int, body: bytes | memoryview) -> Any:
-        """What a call says, or the `SerializationError` to refuse it with."""
-        try:
-            return loads(body) if codec == _PICKLE and self._unpickles else self._decode(peer, codec, body)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            return SerializationError(f"the receiver cannot decode the message: {reason}")
 
     def _reject(self, reason: str, size: int) -> None:
         with self._counting:  # the loop rejects, too
@@ -342,23 +346,70 @@ class Arrivals:
             told = 0
             if len(peer.serving) > MAX_SERVING:
                 batch = self._without_asks(peer, batch)
-            for one in batch:
-                kind = one[0]
-                try:
-                    if kind == _ASK:
-                        self._ask(peer, one, now)
-                    elif kind == _TELL:
-                        told = one[2]
-                        self._tell(peer, one)
-                    else:
-                        self._on_loop.get(kind, self._unknown)(peer, Envelope(*one))
-                except Exception as error:
-                    self._reject(f"{type(error).__name__}: {error}", 0)
+            for (kind, head), alike in groupby(batch, _kind_and_head):
+                if kind in _PLAIN_CALLS:
+                    calls = list(alike)
+                    told = calls[-1][2] if kind == _TELL else told
+                    if not self._deliver_alike(peer, kind, head, calls, now):
+                        for one in calls:
+                            self._take_one(peer, one, now)
+                else:
+                    for one in alike:
+                        self._take_one(peer, one, now)
             if told:
                 remote.send(peer, Kind.TAKEN, told, b"")
         departures.let_go(at_once=runners.work_at_once())
         if credits:
             _give(credits)
+
+    def _deliver_alike(self, peer: Peer, kind: int, head: Any, calls: list[_Part], now: float) -> bool:
+        """
+        Deliver *calls* to one method of one actor together; False, and nothing, where that cannot be.
+
+        Most calls in flight come like that: 0.5 µs less for each.
+        """
+        target = self._targets.get(head)
+        if target is None or target[-1]:
+            return False
+        name, uid, pin, method, _ = target
+        cell = self._system._names.cells.get(name)
+        if cell is None or (uid and uid != cell.uid):
+            return False
+        for one in calls:
+            if type(one[-1]) is not tuple:
+                return False  # it says more than plain arguments
+        remote = self._remote
+        if kind == _TELL:
+            tells = [
+                RemoteTell(method, args, pin, math.inf, remote, peer, number, codec, cell)
+                for _, codec, number, _, _, args in calls
+            ]
+            cell.deliver_alike(tells)
+            for tell in tells:
+                if not tell.is_parked:
+                    tell.answer = None
+        else:
+            asks = [
+                RemoteAsk(method, args, pin, now + remaining, remote, peer, number, codec, cell)
+                for _, codec, number, remaining, _, args in calls
+            ]
+            serving = peer.serving
+            for ask in asks:
+                serving[ask._call_id] = ask
+            cell.deliver_alike(asks)
+        return True
+
+    def _take_one(self, peer: Peer, one: _Part, now: float) -> None:
+        kind = one[0]
+        try:
+            if kind == _ASK:
+                self._ask(peer, one, now)
+            elif kind == _TELL:
+                self._tell(peer, one)
+            else:
+                self._on_loop.get(kind, self._unknown)(peer, Envelope(*one))
+        except Exception as error:
+            self._reject(f"{type(error).__name__}: {error}", 0)
 
     def _without_asks(self, peer: Peer, batch: list[_Part]) -> list[_Part]:
         """Refuse what is asked in *batch*: that process has more under way than it may have."""
@@ -387,8 +438,7 @@ class Arrivals:
             return
         is_plain = type(content) is tuple
         args = content if is_plain else ()
-        deadline_at = now + remaining if remaining < math.inf else math.inf
-        message = RemoteAsk(method, args, pin, deadline_at, self._remote, peer, call_id, codec)
+        message = RemoteAsk(method, args, pin, now + remaining, self._remote, peer, call_id, codec)
         peer.serving[call_id] = message
         try:
             if not is_plain:

@@ -400,6 +400,21 @@ class Cell:
             call.suspect(message)
         return True
 
+    def deliver_alike(self, messages: Sequence[Message]) -> None:
+        """`deliver` for new messages of one caller, which carry no chain and have this as their cell."""
+        taken = 0
+        if not self.refuses and self.answered is None:
+            taken = self.mailbox.put_all(messages)
+        if taken:
+            self.system._counts.accepted += taken
+            life = self.life
+            if life is not None and self.serves(life):
+                for _ in range(min(self.concurrency - life.runners, taken)):
+                    self._set_to_work(life)
+        if taken < len(messages):
+            for message in messages[taken:]:
+                self.deliver(message)
+
     def notify(self, key: Any, terminated: Terminated) -> None:
         """Put an `on_terminated` in the control lane."""
         if self.state in (RUNNING, STARTING):

@@ -9,7 +9,7 @@ who floods the actor waits behind itself, not in front of the others.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors._message import Origin
@@ -32,11 +32,11 @@ def caller_of(message: Message) -> Hashable:
 class Turns:
     """A queue in which callers take turns. In order per caller; a plain queue while there is one."""
 
-    __slots__ = ("_count", "_turns", "_user")
+    __slots__ = ("_count", "_turns", "queue")
 
     def __init__(self) -> None:
         # Made on first use: an empty deque costs 760 bytes, most actors are idle.
-        self._user: deque[Message] | None = None
+        self.queue: deque[Message] | None = None
         """The messages of all, while they are of one caller."""
         self._turns: OrderedDict[Hashable, deque[Message]] | None = None
         """The messages of each, while there are several; whose turn is next comes first."""
@@ -46,14 +46,14 @@ class Turns:
     @property
     def waiting(self) -> int:
         """Messages in the queue."""
-        return self._count if self._turns is not None else len(self._user or ())
+        return self._count if self._turns is not None else len(self.queue or ())
 
     def append(self, message: Message) -> None:
         """Put *message* behind those of its caller."""
-        user = self._user
+        user = self.queue
         if self._turns is None:
             if user is None:
-                user = self._user = deque()
+                user = self.queue = deque()
             if not user:
                 user.append(message)
                 return
@@ -68,7 +68,7 @@ class Turns:
     def append_first(self, message: Message) -> None:
         """Put *message* before all others, with nobody's turn between."""
         if self._turns is None:
-            self._split(self._user or deque())
+            self._split(self.queue or deque())
         assert self._turns is not None
         caller = caller_of(message)
         self._turns.setdefault(caller, deque()).appendleft(message)
@@ -81,7 +81,7 @@ class Turns:
         """The next message of whose turn it is."""
         turns = self._turns
         if turns is None:
-            return self._user.popleft() if self._user else None
+            return self.queue.popleft() if self.queue else None
         caller, queue = turns.popitem(last=False)
         message = queue.popleft()
         self._count -= 1
@@ -95,7 +95,7 @@ class Turns:
         """Messages of the caller of *message* in the queue."""
         if self._turns is not None:
             return len(self._turns.get(caller_of(message), ()))
-        user = self._user
+        user = self.queue
         return len(user) if user and caller_of(user[-1]) == caller_of(message) else 0
 
     @property
@@ -103,11 +103,11 @@ class Turns:
         """The messages of the caller who has most."""
         if self._turns is not None:
             return max(self._turns.values(), key=len)
-        return self._user or deque()
+        return self.queue or deque()
 
     def remove(self, message: Message) -> bool:
         """Take *message* out of its place in the queue; False when it is not there."""
-        queue = self._user
+        queue = self.queue
         if self._turns is not None:
             queue = self._turns.get(caller_of(message))
         if not queue:
@@ -125,7 +125,7 @@ class Turns:
         messages: list[Message] = []
         while (message := self.pop()) is not None:
             messages.append(message)
-        self._user = None
+        self.queue = None
         return messages
 
     def _removed(self, caller: Hashable) -> None:
@@ -139,43 +139,43 @@ class Turns:
     def _split(self, user: deque[Message]) -> None:
         self._turns = OrderedDict({caller_of(user[-1]): user}) if user else OrderedDict()
         self._count = len(user)
-        self._user = None
+        self.queue = None
 
     def _join(self) -> None:
         assert self._turns is not None
-        ((_, self._user),) = self._turns.items()
+        ((_, self.queue),) = self._turns.items()
         self._turns = None
 
 
 class Mailbox(Turns):
     """Messages in front of one actor. Loop thread only."""
 
-    __slots__ = ("_control", "limit", "waiting_room")
+    __slots__ = ("control", "limit", "waiting_room")
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self.limit = limit
-        self._control: deque[Notice] | None = None
+        self.control: deque[Notice] | None = None
         self.waiting_room: WaitingRoom | None = None
         """Who waits for room, while somebody does."""
 
     def __len__(self) -> int:
         """Messages that wait, in both lanes; those that wait for room have not been taken."""
-        waiting = self._count if self._turns is not None else len(self._user) if self._user else 0
-        return waiting + (len(self._control) if self._control else 0)
+        waiting = self._count if self._turns is not None else len(self.queue) if self.queue else 0
+        return waiting + (len(self.control) if self.control else 0)
 
     @property
     def has_more(self) -> bool:
         """True while anything waits."""
-        return bool(self._user or self._turns is not None or self._control)
+        return bool(self.queue or self._turns is not None or self.control)
 
     def put(self, message: Message) -> bool:
         """Take a user message; False when the lane is at its limit."""
-        user = self._user
+        user = self.queue
         if not user:
             if self._turns is None:
                 if user is None:
-                    user = self._user = deque()
+                    user = self.queue = deque()
                 user.append(message)
                 return True
         elif message.sender is user[-1].sender and message.via is user[-1].via:
@@ -188,18 +188,37 @@ class Mailbox(Turns):
         self.append(message)
         return True
 
+    def put_all(self, messages: Sequence[Message]) -> int:
+        """Take user messages of one caller, as many as there is room for; returns how many."""
+        room = self.limit - self.waiting
+        if room < len(messages):
+            messages = messages[: max(0, room)]
+            if not messages:
+                return 0
+        user, first = self.queue, messages[0]
+        if self._turns is None and (
+            not user or (first.sender is user[-1].sender and first.via is user[-1].via)
+        ):
+            if user is None:
+                user = self.queue = deque()
+            user.extend(messages)
+        else:
+            for message in messages:
+                self.append(message)
+        return len(messages)
+
     def put_control(self, notice: Notice) -> None:
         """Take a control message. Unbounded here, bounded by what the actor itself asked to hear of."""
-        if self._control is None:
-            self._control = deque()
-        self._control.append(notice)
+        if self.control is None:
+            self.control = deque()
+        self.control.append(notice)
 
     def take(self) -> Message | None:
         """The next message, control first; None when both lanes are empty."""
-        if self._control:
-            return self._control.popleft()
+        if self.control:
+            return self.control.popleft()
         if self._turns is None and self.waiting_room is None:
-            return self._user.popleft() if self._user else None
+            return self.queue.popleft() if self.queue else None
         message = self.pop()
         if self.waiting_room is not None:
             self.waiting_room.admit()
@@ -214,9 +233,9 @@ class Mailbox(Turns):
 
     def withdraw(self, key: Any) -> list[Message]:
         """Take out the notices of one watch."""
-        notices: list[Message] = [notice for notice in self._control or () if notice.key == key]
+        notices: list[Message] = [notice for notice in self.control or () if notice.key == key]
         for notice in notices:
-            self._control.remove(notice)  # type: ignore[union-attr, arg-type]
+            self.control.remove(notice)  # type: ignore[union-attr, arg-type]
         return notices
 
     def clear(self) -> list[Message]:
@@ -225,8 +244,8 @@ class Mailbox(Turns):
 
     def clear_control(self) -> list[Message]:
         """Forget the control messages that were meant for a life that is over; returns them."""
-        notices: list[Message] = list(self._control or ())
-        self._control = None
+        notices: list[Message] = list(self.control or ())
+        self.control = None
         return notices
 
     # -- at the limit ------------------------------------------------------------------

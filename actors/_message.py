@@ -227,6 +227,7 @@ class TimerMessage(Message):
     def __init__(self, function: Method, args: tuple[Any, ...], life: Life) -> None:
         super().__init__(function.name, args, {}, None)
         self.life = life
+        self.pin = life.incarnation
         self.function = function
         """Timers may name private methods too."""
         self.waits = True
@@ -276,6 +277,7 @@ class RemoteMessage(Message):
         peer: Peer,
         call_id: int,
         codec: int,
+        cell: Cell | None = None,
     ) -> None:
         # `Message.__init__` written out: it runs for every message of a host.
         self.method = method
@@ -288,7 +290,8 @@ class RemoteMessage(Message):
         self.chain = ()
         self.threaded = self.foreign = self.is_parked = False
         self.via = peer
-        self.cell = self.life = self.task = self.watch = self.metadata = None
+        self.cell = cell
+        self.life = self.task = self.watch = self.metadata = None
         self.cancelled = ""
         self._remote = remote
         self._peer = peer
@@ -306,17 +309,17 @@ class RemoteAsk(RemoteMessage):
         kind, codec = type(value), self._codec
         if kind in FLAT and codec == _PICKLE and not (kind is bytes and len(value) >= SHARED_FROM):
             body = dumps_flat(value)
-        else:
-            body = b""
-        if not body or len(body) >= SHARED_FROM:
-            try:
-                codec, body = self._encode(value)
-            except Exception as error:
-                self._answer_error(untransportable("the result", value, error))
+            if len(body) < SHARED_FROM:
+                self._peer.serving.pop(self._call_id, None)
+                self._remote.answer(self._peer, self._call_id, body)
                 return
-        peer, call_id = self._peer, self._call_id
-        peer.serving.pop(call_id, None)
-        self._remote.send_back(peer, _VALUE, codec, call_id, body)
+        try:
+            codec, body = self._encode(value)
+        except Exception as error:
+            self._answer_error(untransportable("the result", value, error))
+        else:
+            self._peer.serving.pop(self._call_id, None)
+            self._remote.send_back(self._peer, _VALUE, codec, self._call_id, body)
 
     def _answer_error(self, error: BaseException) -> None:
         self._end(Kind.ERROR, encode_error(error, self._codec))

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from actors.tracing import Metadata
 
 _ASK, _ASK_NAMED, _TELL = int(Kind.ASK), int(Kind.ASK_NAMED), int(Kind.TELL)
+_VALUE = int(Kind.VALUE)
 _PICKLE, _JSON = int(Codec.PICKLE), int(Codec.JSON)
 
 _ANSWERS = 256
@@ -241,8 +242,20 @@ class Remote:
             self.parcels.take_back(peer, codec, body)
             self._lost(peer, "it does not read what we send")
             return
-        if peer.dirty and waits % _ANSWERS and get_ident() == self._system._loop_thread:
-            return  # it leaves with the others
+        if not peer.dirty or waits % _ANSWERS == 0 or get_ident() != self._system._loop_thread:
+            self._answer_leaves(peer, waits)
+
+    def answer(self, peer: Peer, call_id: int, body: bytes) -> None:
+        """A small value in answer to *peer*; on the loop. `send_back` written out for the usual case."""
+        try:
+            waits = peer.put((_VALUE, _PICKLE, call_id, body, b"", math.inf, None))
+        except OutboxFull:
+            self._lost(peer, "it does not read what we send")
+            return
+        if not peer.dirty or waits % _ANSWERS == 0:
+            self._answer_leaves(peer, waits)  # else it leaves with the others
+
+    def _answer_leaves(self, peer: Peer, waits: int) -> None:
         if self.departures.answers_at_once and get_ident() == self._system._loop_thread:
             self.departures.answers_at_once = False
             peer.flush()  # before its actor's turn is ended: nothing else is about to leave

@@ -202,7 +202,7 @@ class Runner:
         cell, life = self._cell, self._life
         system = cell.system
         counts = system._counts
-        take, admit, end, task = cell.mailbox.take, self._admit, self._end, self._task
+        mailbox, admit, end, task = cell.mailbox, self._admit, self._end, self._task
         methods, now = cell.methods, system.clock.now
         copy, set_message = self._runners.base_context.copy, current_message.set
         is_timed = cell.handler_timeout != math.inf
@@ -217,14 +217,16 @@ class Runner:
         ):
             if (turn := turn + 1) % _LOOK == 0 and monotonic() > until:
                 return _MORE
-            message = take()
-            if message is None:
+            queue = mailbox.queue
+            message: Message | None
+            if queue and not mailbox.control and mailbox.waiting_room is None:
+                message = queue.popleft()  # `take` written out for the usual case
+            elif (message := mailbox.take()) is None:
                 return None
             method = methods.get(message.method)
             if (
                 method is None
                 or message.pin
-                or message.is_special
                 or message.foreign
                 or (message.deadline_at != math.inf and message.deadline_at <= now())
             ):
@@ -272,7 +274,7 @@ class Runner:
             finally:
                 life.stepping = None
                 if rest is None:
-                    if message.watch is not None or holds or task.cancelling() or not life.has_worked:
+                    if holds or is_timed or task.cancelling() or not life.has_worked:
                         end(message)
                     else:
                         # `_end` written out for the usual case.

@@ -91,6 +91,24 @@ async def test_c51_the_oldest_is_dropped_for_a_sender_in_another_process(
     assert await asyncio.gather(*others) == [2, 3, 4]
 
 
+async def test_what_comes_in_one_frame_stays_in_order_whatever_its_kind(
+    system: ActorSystem, other: ActorSystem
+) -> None:
+    """Calls that are alike are delivered together; those between them are not overtaken."""
+    other.options(name="chef").spawn(Chef)
+    chef = far(system, other, "chef")
+    await chef.cook("first")  # the way there is known
+
+    tells = [chef.tell("cook", 0), chef.tell("cook", 1)]
+    asks = [chef.cook(2), chef.cook(dish=3), chef.cook([4]), chef.cook(5), chef.cook(6)]
+    tells += [chef.tell("cook", 7), chef.tell("cook", [8]), chef.tell("cook", 9)]
+
+    assert await asyncio.gather(*asks) == [2, 3, [4], 5, 6]
+    await asyncio.gather(*tells)
+    assert await chef.all_cooked() == ["first", 0, 1, 2, 3, [4], 5, 6, 7, [8], 9]
+    assert balances(other)
+
+
 async def test_an_actor_without_room_does_not_hold_up_its_neighbours(
     system: ActorSystem, other: ActorSystem
 ) -> None:

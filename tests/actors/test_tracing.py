@@ -20,6 +20,7 @@ from actors.testing import FaultyTransport, wait_until
 from actors.traces import Trace
 from actors.tracing import carrying, current_baggage, current_trace
 from actors.transport import open_nng
+from actors.wire import Kind
 
 TRACE = Trace.new()
 NOWHERE = ("None", {})
@@ -162,13 +163,13 @@ async def test_where_there_is_nothing_to_carry_the_body_is_the_plain_one(
     system: ActorSystem, other: ActorSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bodies: list[Any] = []
-    plain_content = _arrivals.Arrivals._content
+    take_in = _arrivals.Arrivals._take_in
 
-    def content(self: Any, *args: Any) -> Any:
-        bodies.append(plain_content(self, *args))
-        return bodies[-1]
+    def note(self: Any, work: Any, credits: Any) -> None:
+        bodies.extend(one[-1] for _, batch in work for one in batch if one[0] == Kind.ASK)
+        take_in(self, work, credits)
 
-    monkeypatch.setattr(_arrivals.Arrivals, "_content", content)
+    monkeypatch.setattr(_arrivals.Arrivals, "_take_in", note)
     relay = other.ref(f"{system.address}#{system.spawn(Relay).name}")
 
     await relay.here()
