@@ -52,7 +52,6 @@ class Call(Reply[Any]):
         "metadata",
         "method",
         "peer",
-        "reroute",
         "system",
         "target",
         "timeout",
@@ -82,8 +81,6 @@ class Call(Reply[Any]):
         """The local message, so that a cancel finds it."""
         self.metadata: Metadata | None = None
         """What it carries beside its arguments."""
-        self.reroute: Callable[[Call, BaseException], bool] | None = None
-        """Asked before a failure settles the call: True when it has gone another way instead."""
         self._streams = False
         """True once somebody reads it item by item."""
         self._is_loose = False
@@ -100,6 +97,10 @@ class Call(Reply[Any]):
 
     def retry(self, error: BaseException) -> bool:
         """Asked, with a tag, before *error* settles it: True when it is sent again instead."""
+        return False
+
+    def reroute(self, error: BaseException) -> bool:
+        """Asked before a refusal settles it: True when it has gone another way instead."""
         return False
 
     def never_sent(self, reason: str) -> None:
@@ -360,7 +361,7 @@ class Calls:
         """*call* certainly never ran: let it go another way, else settle it with *error*."""
         if self.take(call.call_id) is None:
             return
-        if call.reroute is None or not call.reroute(call, error):
+        if not call.reroute(error):
             call._reject(error)
 
     def cancel(self, call: Call) -> None:

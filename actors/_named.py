@@ -86,6 +86,9 @@ class NamedCall(Call):
     def retry(self, error: BaseException) -> bool:
         return self.attempts is not None and self.attempts.failed(error)
 
+    def reroute(self, error: BaseException) -> bool:
+        return self.attempts is not None and self.attempts.refused(error)
+
     def _reject(self, error: BaseException) -> None:
         earlier = self.attempts.error if self.attempts is not None else None
         if earlier is not None and never_ran(error):
@@ -120,7 +123,7 @@ class Attempts:
     def _settled(self, call: Reply[Any]) -> None:
         if not isinstance(call._error, Unavailable):
             self._budget.succeeded()
-        self._call.attempts = self._call.reroute = None  # a circle would outlive the last reference
+        self._call.attempts = None  # a circle would outlive the last reference
 
     def failed(self, error: BaseException) -> bool:
         """`Calls.fail` asks, who has taken the call out: True when it is sent again. Any thread."""
@@ -136,8 +139,9 @@ class Attempts:
         call.tag = call.tag.again()
         return self._wait(wait_before(call.tag.attempt, partial(_chance_after, peer)), peer)
 
-    def refused(self, call: Call, error: BaseException) -> bool:
+    def refused(self, error: BaseException) -> bool:
         """`Calls.refuse` asks, of a ref to one actor: True when it waits until that is back."""
+        call = self._call
         if self.error is None or not never_ran(error) or not isinstance(error, Unavailable):
             return False
         if call.target._home:
@@ -231,7 +235,6 @@ def ask_named(
         system._calls.add(call)
         system._dispatch(call, ref, args, kwargs, sender)
 
-    attempts = Attempts(call, system._retry_budget(ref._name), send)
-    call.reroute = attempts.refused
+    Attempts(call, system._retry_budget(ref._name), send)
     send()
     return call

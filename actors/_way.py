@@ -18,6 +18,7 @@ from actors._message import current_message
 from actors._outbox import OutboxFull
 from actors._peers import BURST
 from actors._shared import SHARED_FROM
+from actors.blame import blame
 from actors.errors import MailboxFull
 from actors.pickling import FLAT, dumps_flat
 from actors.reply import Reply, failed
@@ -100,14 +101,30 @@ class Way:
             call.deadline_at = self._now() + timeout
         call.peer = peer
         calls.add(call)
+        self._send(call, body, timeout)
+        return call
+
+    def forward(self, call: Call, args: tuple[Any, ...]) -> bool:
+        """Send a *call* that is in the table; False when it has to go through `ActorSystem._dispatch`."""
+        if call.asker is not None or call.metadata is not None or call.tag is not None:
+            return False
+        body = self._packed(args)
+        if body is None:
+            return False
+        call.peer = self._peer
+        self._send(call, body, call.deadline_at - self._now())
+        return True
+
+    def _send(self, call: Call, body: bytes, remaining: float) -> None:
+        peer = self._peer
         try:
-            waits = peer.put((_ASK, _PICKLE, call.call_id, body, self._head, timeout, call))
+            waits = peer.put((_ASK, _PICKLE, call.call_id, body, self._head, remaining, call))
         except OutboxFull as error:
-            calls.refuse(call, MailboxFull(f"the way to {ref._name} is full: {error}"))
-            return call
+            full = MailboxFull(f"the way to {self._ref._name} is full: {error}")
+            self._calls.refuse(call, blame(full, self._ref._name))
+            return
         if not (peer.dirty and waits % BURST and get_ident() == self._loop_thread):
             self._remote.leaves(call, peer, waits)
-        return call
 
     def tell(self, args: tuple[Any, ...]) -> Reply[None] | None:
         """Tell; None when this message has to go through `ActorSystem._dispatch`."""

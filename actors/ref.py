@@ -307,6 +307,11 @@ class Ref(Generic[A]):
         twin._naming, twin._reliable = self._naming, self._reliable
         return twin
 
+    def _at(self, method: str) -> Ref[A]:
+        """This ref, as it is known at *method*: a twin that remembers the way there."""
+        found = self.__dict__.get(method) or getattr(self, method, None)
+        return found._ref if type(found) is _Method else self  # no method has such a name
+
     def _bound(self) -> ActorSystem:
         if self._system is None:
             from actors.system import current_system

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 from actors import _passage
 from actors._calls import Call
-from actors._message import Message, current_message
+from actors._message import current_message
 from actors._named import Attempts, NamedCall, never_ran
 from actors.errors import Unavailable
 from actors.idempotency import unnamed, with_key
@@ -239,19 +239,17 @@ class Routed(Generic[A]):
     ) -> Reply[Any]:
         system = self._system
         sender = current_message.get()
-        ref = self._nobody()
+        call: _RoutedCall | _NamedRoutedCall
         if self._idempotency_key is None and method not in self._router.idempotent:
-            call = Call(system, ref, method, self._timeout)
+            call = _RoutedCall(self, method, args, kwargs)
         else:
-            call = NamedCall(system, ref, method, self._timeout, self._idempotency_key)
-        call.given_timeout = self._timeout_given
-        system._set_deadline(call, ref, sender, streams=streams)
-        if carriage.on and not _passage.may_leave(system, call, ref, args, kwargs, sender):
-            return call
-        if isinstance(call, NamedCall):
-            _NamedRoute(self, call, args, kwargs, sender).go()
-        else:
-            _Route(self, call, args, kwargs, sender).go()
+            call = _NamedRoutedCall(self, method, args, kwargs)
+        if streams or sender is not None:
+            system._set_deadline(call, call.target, sender, streams=streams)
+        elif call.timeout is not None:
+            call.deadline_at = system.clock.now() + call.timeout
+        if not carriage.on or _passage.may_leave(system, call, call.target, args, kwargs, sender):
+            call.go()
         return call
 
 
@@ -271,58 +269,42 @@ class _RoutedMethod:
         return f"<method {self._routed!r}.{self._name}>"
 
 
-class _Route:
+class _Routing(Call):
     """The way of one call: the members it has tried, and what to send to the next."""
 
-    __slots__ = (
-        "_args",
-        "_call",
-        "_home",
-        "_known",
-        "_kwargs",
-        "_looked_at",
-        "_member",
-        "_refused",
-        "_routed",
-        "_sender",
-    )
+    _routed: Routed[Any]
+    _args: tuple[Any, ...]
+    _kwargs: dict[str, Any]
+    _refused: tuple[tuple[str, str], ...]
+    """Who has just declined it, and in which process."""
+    _member: str
+    _home: str
+    _known: int
+    _looked_at: int
+    """Changes of the group when the members were looked at of whom some have refused."""
 
-    def __init__(
-        self,
-        routed: Routed[Any],
-        call: Call,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        sender: Message | None,
-    ) -> None:
+    def _set_out(self, routed: Routed[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.given_timeout = routed._timeout_given
         self._routed = routed
-        self._call = call
         self._args = args
         self._kwargs = kwargs
-        self._sender = sender
-        self._refused: tuple[tuple[str, str], ...] = ()
-        self._member = self._home = ""
-        self._looked_at = 0
-        """Changes of the group when the members were looked at of whom some have refused."""
-        call.reroute = self._refused_by
-        # As `add_done_callback`: nobody settles it yet. Interceptors may want to hear of its end too.
-        call._callbacks = [self._settled] if call._callbacks is None else [*call._callbacks, self._settled]
+        self._refused = ()
+        self._member = ""
+        self._callbacks = []  # there is one at least: `_call_back`
 
     def go(self) -> None:
         """Send the call to a member, or wait for one."""
-        call = self._call
         router = self._routed._router
-        system = self._routed._system
+        system = self.system
         while True:
             if not self._refused:
                 self._looked_at = router.changes
             try:
                 ref = self._pick(router)
             except Exception as error:
-                call.reroute = None
-                call._reject(error)
+                self._reject(error)
                 return
-            system._calls.add(call)
+            system._calls.add(self)
             if ref is not None:
                 break
             # Whoever refused may take it later: a member that restarts comes back under its name,
@@ -330,35 +312,41 @@ class _Route:
             self._refused = ()
             if router.when_changed(self._look_again, self._looked_at):
                 return
-            if system._calls.take(call.call_id) is None:
+            if system._calls.take(self.call_id) is None:
                 return  # its time was up meanwhile
-        call.target = ref
-        self._member, self._home = ref._name, ref._home
-        self._known = router.begun(ref._name)
-        if call._done:
-            self._leave_member(call._error)  # its time is up already
-        system._dispatch(call, ref, self._args, self._kwargs, self._sender)
+        self.target = ref = ref._at(self.method)
+        self._member = member = ref._name
+        self._home = ref._home
+        self._known = router.begun(member)
+        if self._done:
+            self._leave_member(self._error)  # its time is up already
+        way = ref._way
+        if way is None or self._kwargs or not way.forward(self, self._args):
+            system._dispatch(self, ref, self._args, self._kwargs, self.asker)
+            if ref._home and self.asker is None and self.tag is None:
+                system._know_way(ref, self.method, None, ref._home, system._directory_version)
 
     def _pick(self, router: Router) -> Ref[Any] | None:
         return router.pick(self._routed._key, self._refused, is_followed=True)
 
     def _look_again(self) -> None:
-        if self._routed._system._calls.take(self._call.call_id) is not None:
+        if self.system._calls.take(self.call_id) is not None:
             self.go()
 
-    def _refused_by(self, call: Call, error: BaseException) -> bool:
-        """`Calls.refuse` asks: True when the call goes another way."""
-        if not never_ran(error) or call._done:
+    def reroute(self, error: BaseException) -> bool:
+        if not never_ran(error) or self._done:
             return False
         self._refused = (*self._refused, (self._member, self._home))
         self._leave_member(error)
-        call.peer = None
-        call.message = None
+        self.peer = None
+        self.message = None
         self.go()
         return True
 
-    def _settled(self, call: Reply[Any]) -> None:
-        self._leave_member(call._error)
+    def _call_back(self) -> None:
+        self._leave_member(self._error)
+        if self._callbacks:
+            super()._call_back()
 
     def _leave_member(self, error: BaseException | None) -> None:
         member, self._member = self._member, ""
@@ -366,22 +354,28 @@ class _Route:
             self._routed._router.ended(member, self._known, error)
 
 
-class _NamedRoute(_Route):
-    """The way of a call that may be sent again: then to another member, if there is one."""
-
-    __slots__ = ("_attempts", "_failed_at")
+class _RoutedCall(_Routing):
+    """An ask of whichever member."""
 
     def __init__(
-        self,
-        routed: Routed[Any],
-        call: NamedCall,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        sender: Message | None,
+        self, routed: Routed[Any], method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        super().__init__(routed, call, args, kwargs, sender)
-        self._attempts = Attempts(call, routed._router.retries, self.go, self._failed)
+        target = routed._unmet or routed._nobody()
+        Call.__init__(self, routed._system, target, method, routed._timeout)
+        self._set_out(routed, args, kwargs)
+
+
+class _NamedRoutedCall(_Routing, NamedCall):
+    """One that may be sent again: then to another member, if there is one."""
+
+    def __init__(
+        self, routed: Routed[Any], method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        target, key = routed._nobody(), routed._idempotency_key
+        NamedCall.__init__(self, routed._system, target, method, routed._timeout, key)
+        self._set_out(routed, args, kwargs)
         self._failed_at: tuple[tuple[str, str], ...] = ()
+        Attempts(self, routed._router.retries, self.go, self._failed)
 
     def _failed(self, error: BaseException) -> None:
         self._failed_at = ((self._member, self._home),)

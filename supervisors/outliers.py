@@ -53,21 +53,19 @@ class Outliers:
     """The records of those members of one service that have failed lately. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._records: dict[str, _Record] = {}
+        self.records: dict[str, _Record] = {}
+        """By name; whoever is not in it has not failed lately."""
         self.avoided: frozenset[str] = frozenset()
         """Names; probes aside, no call goes there."""
 
-    def __contains__(self, member: str) -> bool:
-        return member in self._records
-
     def incidents(self, member: str) -> int:
         """What a call that is sent to *member* now knows of it; to be told with its outcome."""
-        record = self._records.get(member)
+        record = self.records.get(member)
         return 0 if record is None else record.incidents
 
     def failed(self, member: str, known: int, now: float, crowd: int) -> None:
         """A call to *member* failed. *known* is its `incidents` when that was sent, *crowd* how many run."""
-        record = self._records.setdefault(member, _Record())
+        record = self.records.setdefault(member, _Record())
         if known != record.incidents:
             return  # of the same incident as one that was counted since
         record.incidents += 1
@@ -88,7 +86,7 @@ class Outliers:
 
     def succeeded(self, member: str, known: int) -> None:
         """A call to *member* was answered; one sent before the last failure proves nothing."""
-        record = self._records.get(member)
+        record = self.records.get(member)
         if record is None or known != record.incidents:
             return
         record.row = 0
@@ -96,12 +94,12 @@ class Outliers:
             record.is_avoided = record.is_probed = False
             self.avoided -= {member}
         elif not record.avoided_for:
-            del self._records[member]
+            del self.records[member]
 
     def probe(self, members: Collection[str], now: float) -> str | None:
         """One of *members* whose probe is due: the next call is it. Another follows if it does not return."""
         for name in self.avoided:
-            record = self._records[name]
+            record = self.records[name]
             if name in members and record.until <= now:
                 record.until, record.is_probed = now + record.avoided_for, True
                 return name
@@ -109,13 +107,13 @@ class Outliers:
 
     def renewed(self, member: str, now: float) -> None:
         """*member* lives anew: whether it does better this time is looked at without delay."""
-        record = self._records.get(member)
+        record = self.records.get(member)
         if record is not None and record.is_avoided:
             record.until = min(record.until, now)
 
     def forget_others(self, members: Collection[str]) -> None:
         """Only *members* are left of the service."""
-        self._records = {name: record for name, record in self._records.items() if name in members}
+        self.records = {name: record for name, record in self.records.items() if name in members}
         self.avoided = frozenset(name for name in self.avoided if name in members)
 
     def others(self, members: Sequence[M]) -> Sequence[M]:

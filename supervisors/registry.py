@@ -298,7 +298,7 @@ class ServiceRouter:
     def begun(self, member: str) -> int:
         with self._lock:
             self._busy[member] = self._busy.get(member, 0) + 1
-            return self._outliers.incidents(member)
+            return self._outliers.incidents(member) if self._outliers.records else 0
 
     def ended(self, member: str, known: int, error: BaseException | None) -> None:
         with self._lock:
@@ -307,7 +307,7 @@ class ServiceRouter:
                 self._busy[member] = left
             else:
                 self._busy.pop(member, None)
-            if error is not None or member in self._outliers:
+            if error is not None or member in self._outliers.records:
                 self._judge(member, known, error)
 
     def _judge(self, member: str, known: int, error: BaseException | None) -> None:

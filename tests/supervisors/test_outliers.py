@@ -36,7 +36,7 @@ def test_a_success_begins_a_new_row() -> None:
     fail(outliers, times=FAILURES - 1)
 
     succeed(outliers)
-    assert A not in outliers
+    assert A not in outliers.records
     fail(outliers, times=FAILURES - 1)
 
     assert outliers.avoided == frozenset()
