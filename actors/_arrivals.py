@@ -14,8 +14,6 @@ import math
 import threading
 from collections.abc import Callable
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from actors import _controls, events, foreign, pickling
@@ -58,7 +56,6 @@ _ORIGINS = 1000
 
 _new = tuple.__new__  # 0.15 µs; a named tuple's own constructor takes 0.4
 
-_kind_and_head = itemgetter(0, 4)
 _CALLS = (_ASK, _TELL, _ASK_NAMED)
 _PLAIN_CALLS = (_ASK, _TELL)
 _MARKS = (_controls.MARK, foreign.MARK)
@@ -346,16 +343,20 @@ class Arrivals:
             told = 0
             if len(peer.serving) > MAX_SERVING:
                 batch = self._without_asks(peer, batch)
-            for (kind, head), alike in groupby(batch, _kind_and_head):
+            at, end = 0, len(batch)
+            while at < end:
+                one, first = batch[at], at
+                kind, head = one[0], one[4]
+                at += 1
                 if kind in _PLAIN_CALLS:
-                    calls = list(alike)
-                    told = calls[-1][2] if kind == _TELL else told
-                    if not self._deliver_alike(peer, kind, head, calls, now):
-                        for one in calls:
-                            self._take_one(peer, one, now)
-                else:
-                    for one in alike:
-                        self._take_one(peer, one, now)
+                    while at < end and batch[at][4] == head and batch[at][0] == kind:
+                        at += 1
+                    if kind == _TELL:
+                        told = batch[at - 1][2]
+                    if at - first > 1 and self._deliver_alike(peer, kind, head, batch[first:at], now):
+                        continue
+                for one in batch[first:at]:
+                    self._take_one(peer, one, now)
             if told:
                 remote.send(peer, Kind.TAKEN, told, b"")
         departures.let_go(at_once=runners.work_at_once())
