@@ -393,7 +393,7 @@ class Cell:
             self.system._counts.accepted += 1
             life = self.life
             if life is not None and life.runners < self.concurrency and self.serves(life):
-                self._set_to_work(life)
+                self.set_to_work(life)
         elif not overflowed(self, message):
             return False
         for call in blockers:
@@ -410,7 +410,7 @@ class Cell:
             life = self.life
             if life is not None and self.serves(life):
                 for _ in range(min(self.concurrency - life.runners, taken)):
-                    self._set_to_work(life)
+                    self.set_to_work(life)
         if taken < len(messages):
             for message in messages[taken:]:
                 self.deliver(message)
@@ -455,9 +455,9 @@ class Cell:
         life = self.life
         if life is not None and self.serves(life):
             for _ in range(min(self.concurrency - life.runners, len(self.mailbox))):
-                self._set_to_work(life)
+                self.set_to_work(life)
 
-    def _set_to_work(self, life: Life) -> None:
+    def set_to_work(self, life: Life) -> None:
         life.runners += 1
         self.system._runners.set_to_work(self, life)
 

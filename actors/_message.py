@@ -240,7 +240,7 @@ current_message: ContextVar[Message | None] = ContextVar("understudy_message", d
 
 _PICKLE, _SHARED, _VALUE = int(Codec.PICKLE), int(Codec.SHARED), int(Kind.VALUE)
 
-_NO_KEYWORDS: dict[str, Any] = {}
+NO_KEYWORDS: dict[str, Any] = {}
 """The keyword arguments of most calls. Nobody changes them: a handler gets a copy."""
 
 
@@ -282,7 +282,7 @@ class RemoteMessage(Message):
         # `Message.__init__` written out: it runs for every message of a host.
         self.method = method
         self.args = args
-        self.kwargs = _NO_KEYWORDS
+        self.kwargs = NO_KEYWORDS
         self.answer: Answer | None = self  # type: ignore[assignment]
         self.sender = None
         self.deadline_at = deadline_at

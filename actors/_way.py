@@ -1,5 +1,5 @@
 """
-Ways: from a ref to one method of an actor in another process.
+Ways: from a ref to one method of an actor, in another process (`Way`) or in this one (`NearWay`).
 
 What plain messages need is worked out once: the process, the head of the envelope, the timeout.
 Plain is what comes from no handler, carries nothing, and has small arguments of plain types. On its
@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 from actors import _passage
 from actors._calls import Call, SentTell
-from actors._message import current_message
+from actors._message import NO_KEYWORDS, Message, current_message
 from actors._outbox import OutboxFull
 from actors._peers import BURST
 from actors._shared import SHARED_FROM
 from actors.blame import blame
 from actors.errors import MailboxFull
 from actors.pickling import FLAT, dumps_flat
-from actors.reply import Reply, failed
+from actors.reply import Reply, failed, settled
+from actors.stream import is_stream
 from actors.tracing import carriage
 from actors.wire import Codec, Kind
 
 if TYPE_CHECKING:
+    from actors._cell import Cell
     from actors._peers import Peer
     from actors._remote import Remote
     from actors.ref import Ref
@@ -157,3 +159,55 @@ class Way:
                 return None
         body = dumps_flat(args)
         return body if len(body) < SHARED_FROM else None
+
+
+class NearWay:
+    """The way of plain tells from a ref to one method of an actor of this process; on its loop."""
+
+    __slots__ = ("_cell", "_counts", "_loop_thread", "_ref", "method", "said")
+
+    def __init__(self, cell: Cell, method: str, said: Any) -> None:
+        self.method = method
+        self.said = said
+        self._cell = cell
+        self._ref = cell.ref()
+        self._counts = cell.system._counts
+        self._loop_thread = cell.system._loop_thread
+
+    def leads_to(self, method: str, address: str) -> bool:
+        return False
+
+    # Asks take the other way.
+
+    def ask(self, args: tuple[Any, ...]) -> None: ...
+
+    def forward(self, call: Call, args: tuple[Any, ...]) -> bool:
+        return False
+
+    def tell(self, args: tuple[Any, ...]) -> Reply[None] | None:
+        """Tell; None when this message has to go through `ActorSystem._tell`."""
+        cell = self._cell
+        sender = current_message.get()
+        if (
+            cell.refuses
+            or cell.answered is not None
+            or get_ident() != self._loop_thread
+            or (carriage.on and not _passage.is_plain(cell.system, self._ref, self.method, sender))
+        ):
+            return None
+        for arg in args:
+            if type(arg) not in FLAT and is_stream(arg):
+                return None
+        message = Message(self.method, args, NO_KEYWORDS, None, None if sender is None else sender.life)
+        message.cell = cell
+        if not cell.mailbox.put(message):
+            return None  # what becomes of it is decided there
+        self._counts.accepted += 1
+        life = cell.life
+        if life is not None and life.runners < cell.concurrency and cell.serves(life):
+            cell.set_to_work(life)
+        return TAKEN
+
+
+TAKEN: Reply[None] = settled()
+"""The reply to every tell that was taken at once: it never changes."""

@@ -19,7 +19,7 @@ from actors.reply import Reply, failed
 
 if TYPE_CHECKING:
     from actors._cell import Cell
-    from actors._way import Way
+    from actors._way import NearWay, Way
     from actors.system import ActorSystem
 
 A = TypeVar("A")
@@ -87,8 +87,8 @@ class Ref(Generic[A]):
         self._reliable = reliable
         """True when its tells are numbered, acknowledged and sent again."""
         self._cell = cell
-        self._way: Way | None = None
-        """Of its last plain message to another process."""
+        self._way: Way | NearWay | None = None
+        """Of its last plain message."""
 
     # -- messages ------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from actors._remote import Remote
 from actors._runner import Runners
 from actors._threads import ThreadPool
 from actors._watches import Watches
+from actors._way import TAKEN, NearWay
 from actors.actor import (
     Actor,
     Method,
@@ -51,7 +52,7 @@ from actors.idempotency import idempotency_of
 from actors.pickling import FLAT
 from actors.ref import Ref
 from actors.remains import Held, Tag
-from actors.reply import Reply, failed, settled
+from actors.reply import Reply, failed
 from actors.retry import RetryBudget
 from actors.statistics import Counts, SystemStatistics
 from actors.stream import is_stream
@@ -562,6 +563,11 @@ class ActorSystem:
             and threading.get_ident() == self._loop_thread
             and not (cell.roams or self._closed or cell.overflow == "block")
         ):
+            if not ref._pin and said is not None:
+                if type(ref._way) is NearWay:
+                    ref._way.method, ref._way.said = method, said
+                else:
+                    ref._way = NearWay(cell, method, said)
             return self._tell_at_once(cell, ref, method, args, kwargs, sender)
         version = 0 if ref._cell is not None else self._directory_version
         try:
@@ -601,7 +607,7 @@ class ActorSystem:
         self._deliver(cell, message)
         message.answer = None
         if refusal.error is None:
-            return _TAKEN
+            return TAKEN
         error, refusal.error = refusal.error, None
         return failed(error)
 
@@ -774,10 +780,6 @@ class SpawnOptions:
     def spawn(self, cls: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Ref[A]:
         """`ActorSystem.spawn` with these options."""
         return self._system._spawn(cls, args, kwargs, **self._options)
-
-
-_TAKEN: Reply[None] = settled()
-"""The reply to every tell that was taken at once: it never changes."""
 
 
 class _Refusal(NoAnswer):

@@ -13,8 +13,11 @@ import pytest
 
 from actors import (
     Actor,
+    ActorStopped,
     ActorSystem,
     DeadlineExceeded,
+    InvalidArgument,
+    MailboxFull,
     Ref,
     SerializationError,
     Unavailable,
@@ -270,3 +273,100 @@ async def test_what_comes_while_its_process_is_lost_never_ran(near: ActorSystem,
         with pytest.raises(Unavailable) as caught:
             await reply
         assert not caught.value.may_have_run
+
+
+# -- inside a process --------------------------------------------------------------------------------
+
+
+class Clerk(Actor):
+    """Without idempotent methods: who has some looks up what it has answered."""
+
+    def __init__(self) -> None:
+        self.noted: list[Any] = []
+
+    async def note(self, *args: Any) -> None:
+        self.noted.append((args, self.context.sender))
+
+    async def notes(self) -> list[Any]:
+        return self.noted
+
+    async def wait(self) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+def told(near: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What took the long way inside `near`."""
+    seen: list[str] = []
+    plain_tell = near._tell
+
+    def tell(ref: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        seen.append(method)
+        return plain_tell(ref, method, *args, **kwargs)
+
+    monkeypatch.setattr(near, "_tell", tell)
+    return seen
+
+
+async def test_the_second_tell_to_a_method_takes_the_short_way(near: ActorSystem, told: list[str]) -> None:
+    clerk = near.spawn(Clerk)
+    for number in range(3):
+        await clerk.tell(Clerk.note, number)
+    await clerk.tell("note", 3)
+    await clerk.tell("note", [4])
+    await clerk.tell(Clerk.note, 5)
+
+    assert told == ["note", "note", "note"]
+    assert [args for args, _ in await clerk.notes()] == [(0,), (1,), (2,), (3,), ([4],), (5,)]
+
+
+async def test_a_handlers_tells_name_it_on_the_short_way_too(near: ActorSystem) -> None:
+    class Teller(Actor):
+        async def note(self, clerk: Ref[Clerk]) -> None:
+            for number in range(3):
+                clerk.tell(Clerk.note, number)
+
+    clerk, teller = near.spawn(Clerk), near.spawn(Teller)
+    await teller.note(clerk)
+
+    assert [sender and sender.name for _, sender in await clerk.notes()] == [teller.name] * 3
+
+
+async def test_who_has_no_room_or_has_ended_says_so_on_the_short_way_too(near: ActorSystem) -> None:
+    clerk = near.options(mailbox=2).spawn(Clerk)
+    await clerk.wait_started()
+    waiting = clerk.wait()
+    await wait_until(lambda: near.statistics().in_progress == 1)
+
+    tells = [clerk.tell(Clerk.note, number) for number in range(4)]
+    outcomes = await asyncio.gather(*tells, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None), type(None), MailboxFull, MailboxFull]
+    waiting.cancel()
+    await wait_until(lambda: near.statistics().in_mailbox == 0)
+    assert [args for args, _ in await clerk.notes()] == [(0,), (1,)]
+
+    await clerk.stop()
+    with pytest.raises(ActorStopped):
+        await clerk.tell(Clerk.note, 5)
+    now = near.statistics()
+    assert (now.refused, now.in_mailbox) == (3, 0)
+
+
+async def test_a_stream_is_refused_on_the_short_way_too(near: ActorSystem) -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+
+    clerk = near.spawn(Clerk)
+    await clerk.tell(Clerk.note, 1)
+    with pytest.raises(InvalidArgument, match="stream"):
+        await clerk.tell(Clerk.note, items())
+
+
+async def test_other_threads_take_the_long_way(near: ActorSystem, told: list[str]) -> None:
+    clerk = near.spawn(Clerk)
+    await clerk.tell(Clerk.note, 1)
+    await clerk.tell(Clerk.note, 2)
+    await asyncio.to_thread(lambda: clerk.tell(Clerk.note, 3).result(5))
+
+    assert told == ["note", "note"]
+    assert [args for args, _ in await clerk.notes()] == [(1,), (2,), (3,)]
