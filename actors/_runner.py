@@ -39,6 +39,8 @@ from actors.exit import Exit
 from actors.reply import is_passed_through, mark_passed_through
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from actors._cell import Cell
     from actors._life import Life
     from actors._threads import Worker
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 _TURN = 0.002
 """Seconds a busy actor handles messages before others on the loop get their turn."""
 
-_LOOK = 16
+_LOOK = 8
 """Messages between two looks at the time."""
 
 _ITEMS = 64
@@ -55,6 +57,8 @@ _ITEMS = 64
 
 _WAITING = 8
 """Runners that may wait for work in one process; a new one costs 8 µs, a waiting one 1.4 KB."""
+
+_enter_task, _leave_task = asyncio.tasks._enter_task, asyncio.tasks._leave_task
 
 _NOT_BEGUN = object()
 _MORE = object()
@@ -138,20 +142,30 @@ class Runner:
 
     # -- one life ------------------------------------------------------------------------
 
-    def work_now(self, cell: Cell, life: Life) -> bool:
+    def work_now(self, gathered: Sequence[tuple[Cell, Life]], first: int, until: float) -> tuple[int, bool]:
         """
-        Work for *life* here and now, in no task but in this one's name; it waits so far.
+        Work for those *gathered* here and now, in no task but in this one's name; it waits so far.
 
-        Goes on in the task when a handler waits or its time is up; True when nothing is left.
-        Saves two turns of the loop and a switch of tasks; with answers that leave in the same
-        turn, 65 µs of the 332 that a question between two processes took.
+        Begins with the *first* and goes on with the next ones up to the instant *until*, or until a
+        handler waits or takes too long: with that the task goes on. Returns how many had their turn,
+        and whether nothing of theirs is left to do. Saves two turns of the loop and a switch of tasks;
+        with answers that leave in the same turn, 65 µs of the 332 that a question between two processes
+        took.
         """
-        self._cell, self._life = cell, life
-        asyncio.tasks._enter_task(self._runners.loop, self._task)
+        at = first
+        _enter_task(self._runners.loop, self._task)
         try:
-            left = self._work()
+            while True:
+                cell, life = self._cell, self._life = gathered[at]
+                at += 1
+                left = self._work()
+                if left is not None:
+                    break
+                cell.runner_ended(life)
+                if at == len(gathered) or self._cut_from_outside or monotonic() >= until:
+                    break
         finally:
-            asyncio.tasks._leave_task(self._runners.loop, self._task)
+            _leave_task(self._runners.loop, self._task)
         if left is not None:
             if left is _MORE:
                 self._resumes = True
@@ -159,12 +173,11 @@ class Runner:
             else:
                 self._begun = left
             self._ring()
-            return False
+            return at - first, False
         self._cell = self._life = None  # type: ignore[assignment]
-        cell.runner_ended(life)
         if not self._cut_from_outside:
             self._runners.take_back(self)
-        return True
+        return at - first, True
 
     async def _burst(self) -> None:
         """Handle messages until none is left."""
@@ -202,12 +215,12 @@ class Runner:
         cell, life = self._cell, self._life
         system = cell.system
         counts = system._counts
-        mailbox, admit, end, task = cell.mailbox, self._admit, self._end, self._task
-        methods, now = cell.methods, system.clock.now
+        mailbox, methods, task = cell.mailbox, cell.methods, self._task
+        now = system.clock.now
         copy, set_message = self._runners.base_context.copy, current_message.set
         is_timed = cell.handler_timeout != math.inf
         holds = cell.answered is not None or cell.channels is not None
-        until = monotonic() + _TURN
+        until = 0.0
         turn = 0
         while (
             cell.life is life
@@ -215,8 +228,12 @@ class Runner:
             and (cell.state == RUNNING or cell.serves(life))
             and not self._cut_from_outside
         ):
-            if (turn := turn + 1) % _LOOK == 0 and monotonic() > until:
-                return _MORE
+            if (turn := turn + 1) % _LOOK == 0:
+                # The time begins to count with the first look: most are done before.
+                if not until:
+                    until = monotonic() + _TURN
+                elif monotonic() > until:
+                    return _MORE
             queue = mailbox.queue
             message: Message | None
             if queue and not mailbox.control and mailbox.waiting_room is None:
@@ -231,7 +248,7 @@ class Runner:
                 or (message.deadline_at != math.inf and message.deadline_at <= now())
             ):
                 # Anything but the usual case.
-                method = admit(message)
+                method = self._admit(message)
                 if method is None:
                     continue
             message.life = life
@@ -275,7 +292,7 @@ class Runner:
                 life.stepping = None
                 if rest is None:
                     if holds or is_timed or task.cancelling() or not life.has_worked:
-                        end(message)
+                        self._end(message)
                     else:
                         # `_end` written out for the usual case.
                         message.answer = None
@@ -550,28 +567,29 @@ class Runners:
 
         Else what came in one go would fill a mailbox whose actor has nothing else to do.
         """
-        for place, (gathered, life) in enumerate(self._gathered or ()):
-            if gathered is cell:
+        for place, one in enumerate(self._gathered or ()):
+            if one[0] is cell:
                 del self._gathered[place]  # type: ignore[union-attr]
-                self._serve_now(cell, life)
+                self._runner().work_now((one,), 0, math.inf)
                 return True
         return False
 
-    def _serve_now(self, cell: Cell, life: Life) -> bool:
-        runner = self._waiting.pop() if self._waiting else Runner(self)
-        return runner.work_now(cell, life)
+    def _runner(self) -> Runner:
+        return self._waiting.pop() if self._waiting else Runner(self)
 
     def work_at_once(self) -> bool:
         """Serve those that were gathered, as far as time allows; True when nothing is left to do."""
         gathered, self._gathered = self._gathered or (), None
         until = monotonic() + _TURN
         all_done = True
-        for cell, life in gathered:
-            if monotonic() < until:
-                all_done = self._serve_now(cell, life) and all_done
-            else:
-                self.set_to_work(cell, life)
-                all_done = False
+        at, end = 0, len(gathered)
+        while at < end and monotonic() < until:
+            served, is_done = self._runner().work_now(gathered, at, until)
+            at += served
+            all_done = all_done and is_done
+        for cell, life in gathered[at:]:
+            self.set_to_work(cell, life)
+            all_done = False
         return all_done
 
     def set_to_work(self, cell: Cell, life: Life) -> None:
@@ -579,8 +597,7 @@ class Runners:
         if self._gathered is not None:
             self._gathered.append((cell, life))
             return
-        runner = self._waiting.pop() if self._waiting else Runner(self)
-        runner.engage(cell, life)
+        self._runner().engage(cell, life)
 
     def take_back(self, runner: Runner) -> bool:
         """True when *runner* may wait for more."""
