@@ -125,7 +125,10 @@ class Call(Reply[Any]):
             self._look_at_suspects()
 
     def _add_waiter(self, wake: Callable[[], None]) -> None:
-        super()._add_waiter(wake)
+        # `Reply._add_waiter` written out.
+        self._waiters.append(wake)
+        if self._done or self._items:
+            self._wake()
         if self._suspects is not None:
             self.system._on_loop(self._look_at_suspects)
 
