@@ -531,7 +531,7 @@ class Arrivals:
         return True
 
     def _reached_nobody(self, name: str, message: RemoteAsk | RemoteTell, error: ActorError) -> None:
-        self._system._refuse_unreached(name, message.sender_name, message.method, error)
+        self._system._sending.refuse_unreached(name, message.sender_name, message.method, error)
         message._answer_refused(error)
         message.answer = None
 

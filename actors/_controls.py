@@ -30,7 +30,7 @@ def control(system: ActorSystem, ref: Ref[Any], verb: str, args: tuple[Any, ...]
     if isinstance(place, str):
         timeout = 5.0 if verb == "$is_alive" else None
         far = ref._with(timeout=timeout, timeout_given=True, detached=timeout is None)
-        answer = system._ask(far, verb, args, {})
+        answer = system._sending.ask(far, verb, args, {})
         if verb != "$is_alive":
             return answer
         alive: Reply[Any] = Reply(system)

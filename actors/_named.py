@@ -226,15 +226,15 @@ def ask_named(
     call = NamedCall(system, ref, method, ref._timeout, key)
     call.given_timeout = ref._timeout_given
     sender = current_message.get()
-    system._set_deadline(call, ref, sender, streams=streams)
+    system._sending.set_deadline(call, ref, sender, streams=streams)
     if carriage.on and not _passage.may_leave(system, call, ref, args, kwargs, sender):
         return call
 
     def send() -> None:
         call.target = ref
         system._calls.add(call)
-        system._dispatch(call, ref, args, kwargs, sender)
+        system._sending.dispatch(call, ref, args, kwargs, sender)
 
-    Attempts(call, system._retry_budget(ref._name), send)
+    Attempts(call, system._retry_budgets.of(ref._name), send)
     send()
     return call

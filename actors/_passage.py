@@ -147,8 +147,8 @@ def tell(
         try:
             wanted = _enter(interceptors, "on_send", passing)
         except Exception as error:
-            return system._lost_tell(ref, method, sender, error)
-    reply = system._tell(ref, method, args, kwargs, metadata)
+            return system._sending.lost_tell(ref, method, sender, error)
+    reply = system._sending.tell(ref, method, args, kwargs, metadata)
     if wanted:
         reply.add_done_callback(partial(_settled, wanted))
     return reply

@@ -3,7 +3,7 @@ Ways: from a ref to one method of an actor, in another process (`Way`) or in thi
 
 What plain messages need is worked out once: the process, the head of the envelope, the timeout.
 Plain is what comes from no handler, carries nothing, and has small arguments of plain types. On its
-way a message costs its sender half of what it costs through `ActorSystem._dispatch`.
+way a message costs its sender half of what it costs through `Sending.dispatch`.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Way:
         return directory is None or directory.version == self._version
 
     def ask(self, args: tuple[Any, ...]) -> Call | None:
-        """Ask; None when this message has to go through `ActorSystem._dispatch`."""
+        """Ask; None when this message has to go through `Sending.dispatch`."""
         body = self._packed(args)
         if body is None:
             return None
@@ -107,7 +107,7 @@ class Way:
         return call
 
     def forward(self, call: Call, args: tuple[Any, ...]) -> bool:
-        """Send a *call* that is in the table; False when it has to go through `ActorSystem._dispatch`."""
+        """Send a *call* that is in the table; False when it has to go through `Sending.dispatch`."""
         if call.asker is not None or call.metadata is not None or call.tag is not None:
             return False
         body = self._packed(args)
@@ -129,7 +129,7 @@ class Way:
             self._remote.leaves(call, peer, waits)
 
     def tell(self, args: tuple[Any, ...]) -> Reply[None] | None:
-        """Tell; None when this message has to go through `ActorSystem._dispatch`."""
+        """Tell; None when this message has to go through `Sending.dispatch`."""
         body = self._packed(args)
         if body is None:
             return None
@@ -185,7 +185,7 @@ class NearWay:
         return False
 
     def tell(self, args: tuple[Any, ...]) -> Reply[None] | None:
-        """Tell; None when this message has to go through `ActorSystem._tell`."""
+        """Tell; None when this message has to go through `Sending.tell`."""
         cell = self._cell
         sender = current_message.get()
         if (

@@ -131,7 +131,7 @@ class Ref(Generic[A]):
         if way is not None and way.said is method and not kwargs and (call := way.ask(args)) is not None:
             return call
         ref = self if type(method) is str or idempotency_of(method) is None else self._knowing(method)
-        return self._bound()._ask(ref, method_name(method), args, kwargs, said=method)
+        return self._bound()._sending.ask(ref, method_name(method), args, kwargs, said=method)
 
     def _knowing(self, method: Any) -> Ref[A]:
         """This ref, which knows from now on that *method* is idempotent."""
@@ -157,7 +157,7 @@ class Ref(Generic[A]):
             return told
         if self._naming is not None and self._naming.key is not None:
             return failed(unnamed(method_name(method)))
-        return self._bound()._tell(self, method_name(method), args, kwargs, said=method)
+        return self._bound()._sending.tell(self, method_name(method), args, kwargs, said=method)
 
     @overload
     def stream(
@@ -177,7 +177,7 @@ class Ref(Generic[A]):
         the stream at the far end. A slow reader slows the writer: at most 512 items or 1 MiB
         lie unread between processes, 32 items inside one. Arguments as in `ask`.
         """
-        return self._bound()._ask(self, method_name(method), args, kwargs, streams=True)
+        return self._bound()._sending.ask(self, method_name(method), args, kwargs, streams=True)
 
     def options(
         self,
@@ -334,7 +334,7 @@ class _Method:
         way = ref._way
         if way is not None and not kwargs and (call := way.ask(args)) is not None:
             return call
-        return (ref._system or ref._bound())._ask(ref, self._name, args, kwargs)
+        return (ref._system or ref._bound())._sending.ask(ref, self._name, args, kwargs)
 
     def __repr__(self) -> str:
         return f"<method {self._ref._name}.{self._name}>"

@@ -22,6 +22,9 @@ LONGEST_WAIT = 1.0
 MAX_TOKENS = 1000.0
 TOKEN_RATIO = 0.1
 
+_BUDGETS = 1000
+"""Services and actors whose failures are remembered apart."""
+
 
 def wait_before(attempt: int, random: Callable[[], float] = _random.random) -> float:
     """Seconds to wait before attempt number *attempt*, the first retry being 2; *random* gives [0, 1)."""
@@ -50,3 +53,22 @@ class RetryBudget:
     def allows_retries(self) -> bool:
         """False while too much fails."""
         return self._tokens > MAX_TOKENS / 2
+
+
+class RetryBudgets:
+    """The budgets of those that one process calls."""
+
+    __slots__ = ("_by_owner",)
+
+    def __init__(self) -> None:
+        self._by_owner: dict[str, RetryBudget] = {}
+
+    def of(self, name: str) -> RetryBudget:
+        """The budget of the service that *name* is a member of, or of the actor itself."""
+        owner = name.partition("/")[0]
+        budget = self._by_owner.get(owner)
+        if budget is None:
+            if len(self._by_owner) >= _BUDGETS:
+                self._by_owner.clear()
+            budget = self._by_owner[owner] = RetryBudget()
+        return budget

@@ -165,12 +165,14 @@ class Routed(Generic[A]):
                     f"{self!r} has no member running now", may_have_run=False, reason="no member"
                 )
         except Exception as error:
-            return self._system._lost_tell(self._nobody(), method_name(method), current_message.get(), error)
+            return self._system._sending.lost_tell(
+                self._nobody(), method_name(method), current_message.get(), error
+            )
         if self._reliable:
             # Not where the member lives now: it may live elsewhere before all is acknowledged.
             given = {"timeout": self._timeout, "timeout_given": self._timeout_given}
             ref = Ref(self._system, ref._name, ref._uid, "", reliable=True, **given)  # type: ignore[arg-type]
-        return self._system._tell(ref, method_name(method), args, kwargs)
+        return self._system._sending.tell(ref, method_name(method), args, kwargs)
 
     @overload
     def stream(
@@ -245,7 +247,7 @@ class Routed(Generic[A]):
         else:
             call = _NamedRoutedCall(self, method, args, kwargs)
         if streams or sender is not None:
-            system._set_deadline(call, call.target, sender, streams=streams)
+            system._sending.set_deadline(call, call.target, sender, streams=streams)
         elif call.timeout is not None:
             call.deadline_at = system.clock.now() + call.timeout
         if not carriage.on or _passage.may_leave(system, call, call.target, args, kwargs, sender):
@@ -322,9 +324,9 @@ class _Routing(Call):
             self._leave_member(self._error)  # its time is up already
         way = ref._way
         if way is None or self._kwargs or not way.forward(self, self._args):
-            system._dispatch(self, ref, self._args, self._kwargs, self.asker)
+            system._sending.dispatch(self, ref, self._args, self._kwargs, self.asker)
             if ref._home and self.asker is None and self.tag is None:
-                system._know_way(ref, self.method, None, ref._home, system._directory_version)
+                system._sending.know_way(ref, self.method, None, ref._home, system._sending.directory_version)
 
     def _pick(self, router: Router) -> Ref[Any] | None:
         return router.pick(self._routed._key, self._refused, is_followed=True)

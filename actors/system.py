@@ -18,21 +18,20 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from actors import _passage, events
-from actors._answered import Answered, deliver_named
-from actors._calls import STREAM_TIMEOUT, Call, Calls
+from actors._answered import Answered
+from actors._calls import Call, Calls
 from actors._cell import ENDED, TEMPORARY, Cell, Owner
-from actors._feeds import Feeds, refuse_streams
+from actors._feeds import Feeds
 from actors._life import Life
 from actors._loop import LoopInbox, inbox_of
-from actors._message import Message, NoAnswer, Step, current_message
-from actors._named import NamedMessage, ask_named
+from actors._message import Message, current_message
 from actors._names import Names
 from actors._reliable import Reliable
 from actors._remote import Remote
 from actors._runner import Runners
+from actors._sending import Sending
 from actors._threads import ThreadPool
 from actors._watches import Watches
-from actors._way import TAKEN, NearWay
 from actors.actor import (
     Actor,
     Method,
@@ -48,15 +47,12 @@ from actors.clock import Clock, LoopClock
 from actors.directory import Directory
 from actors.errors import ActorStopped, InvalidArgument, NotFound, Unavailable
 from actors.exit import Exit
-from actors.idempotency import idempotency_of
-from actors.pickling import FLAT
 from actors.ref import Ref
 from actors.remains import Held, Tag
-from actors.reply import Reply, failed
-from actors.retry import RetryBudget
+from actors.reply import Reply
+from actors.retry import RetryBudgets
 from actors.statistics import Counts, SystemStatistics
-from actors.stream import is_stream
-from actors.tracing import Metadata, carriage, look_for_opentelemetry, without_span
+from actors.tracing import look_for_opentelemetry, without_span
 from actors.transport import Transport
 from actors.wire import Kind
 
@@ -66,12 +62,6 @@ if TYPE_CHECKING:
 
 A = TypeVar("A")
 P = ParamSpec("P")
-
-_RETRY_BUDGETS = 1000
-"""Services and actors whose failures are remembered apart."""
-
-_LONGEST_CHAIN = 32
-"""Asks of a chain of asks that travel with a message; a longer circle is not recognised."""
 
 
 _systems: list[ActorSystem] = []
@@ -136,10 +126,10 @@ class ActorSystem:
         self._remote: Remote | None = None
         self._reliable = Reliable(self)
         self._watches = Watches(self)
-        self._refusal = _Refusal()
+        self._sending = Sending(self)
         self._feeds = Feeds(self)
         self._answered = Answered(self)
-        self._retry_budgets: dict[str, RetryBudget] = {}
+        self._retry_budgets = RetryBudgets()
         self._stopped: Reply[None] = Reply(self)
         self._stopping = threading.Lock()
         """Taken for good by the first stop."""
@@ -430,228 +420,6 @@ class ActorSystem:
         self._names.free(cell)
         self._top.pop(cell, None)
 
-    # -- sending -----------------------------------------------------------------------
-
-    def _ask(
-        self,
-        ref: Ref[Any],
-        method: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        streams: bool = False,
-        said: Any = None,
-    ) -> Reply[Any]:
-        """*said* is what the caller gave for the method: its name, or the function."""
-        naming = ref._naming
-        if naming is not None and naming.covers(method):
-            return ask_named(self, ref, method, args, kwargs, naming.key, streams=streams)
-        sender = current_message.get()
-        carries = carriage.on and not _passage.is_plain(self, ref, method, sender)
-        timeout = ref._timeout
-        call = Call(self, ref, method, timeout)
-        call.given_timeout = ref._timeout_given
-        if streams or sender is not None:
-            self._set_deadline(call, ref, sender, streams=streams)
-        elif timeout is not None:
-            call.deadline_at = self.clock.now() + timeout
-        if carries and not _passage.may_leave(self, call, ref, args, kwargs, sender):
-            return call
-        version = 0 if ref._cell is not None else self._directory_version
-        self._calls.add(call)
-        self._dispatch(call, ref, args, kwargs, sender)
-        if sender is None and call.peer is not None:
-            self._know_way(ref, method, said, call.peer.address, version)
-        return call
-
-    @property
-    def _directory_version(self) -> int:
-        return 0 if self.directory is None else self.directory.version
-
-    def _know_way(self, ref: Ref[Any], method: str, said: Any, address: str, version: int) -> None:
-        """
-        The next plain message of *ref* to that *method* finds its way at once.
-
-        *version* is the directory's before it was asked for *address*.
-        """
-        way = ref._way
-        if self._remote is not None and (way is None or not way.leads_to(method, address)):
-            way = ref._way = self._remote.way(ref, address, method, version)
-        if way is not None:
-            # The ref itself asks and tells: a way that is short for one may pass over the other's promises.
-            naming = ref._naming
-            is_plain = not (ref._reliable or (naming is not None and naming.covers(method)))
-            way.said = said if is_plain and idempotency_of(said) is None else None
-
-    def _set_deadline(
-        self, call: Call, ref: Ref[Any], sender: Message | None, *, streams: bool = False
-    ) -> None:
-        if streams and not call.given_timeout:
-            call.timeout = STREAM_TIMEOUT
-        if call.timeout is not None:
-            call.deadline_at = self.clock.now() + call.timeout
-        if sender is not None:
-            call.asker = sender
-            if not ref._detached:
-                call.bound_at = sender.deadline_at
-                if sender.deadline_at < call.deadline_at:
-                    call.deadline_at = sender.deadline_at
-                    call.timeout = None
-
-    def _dispatch(
-        self, call: Call, ref: Ref[Any], args: tuple[Any, ...], kwargs: dict[str, Any], sender: Message | None
-    ) -> None:
-        """Send a registered call to where *ref* lives."""
-        feeds = None
-        for arg in args if not kwargs else (*args, *kwargs.values()):
-            if type(arg) not in FLAT and is_stream(arg):
-                feeds = self._feeds.of(call, args, kwargs)
-                break
-        try:
-            place = self._place(ref)
-        except Exception as error:
-            self._calls.refuse(call, error)
-            return
-        if feeds is not None:
-            args, kwargs = self._feeds.send(feeds, args, kwargs, place)
-        chain: tuple[Step, ...] = ()
-        if sender is not None:
-            step: Step = tuple.__new__(Step, (self._id, call.call_id, f"{ref._name}.{call.method}()"))
-            chain = (*sender.chain[1 - _LONGEST_CHAIN :], step) if sender.chain else (step,)
-        if isinstance(place, str):
-            assert self._remote is not None
-            self._remote.ask(call, place, ref, args, kwargs, sender, chain)
-        else:
-            life = sender.life if sender is not None else None
-            deadline_at = call.deadline_at
-            if call.tag is None:
-                message = Message(call.method, args, kwargs, call, life, deadline_at)
-            else:
-                message = NamedMessage(call.method, args, kwargs, call, life, deadline_at)
-                message.tag = call.tag
-            message.pin = ref._pin
-            message.chain = chain
-            message.metadata = call.metadata
-            call.message = message
-            call.target = ref
-            self._on_loop(self._deliver if call.tag is None else self._deliver_named, place, message)
-        if self._closed:
-            self._calls.fail(call, self._unreachable(ref))
-
-    def _tell(
-        self,
-        ref: Ref[Any],
-        method: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        metadata: Metadata | None = None,
-        *,
-        said: Any = None,
-    ) -> Reply[None]:
-        sender = current_message.get()
-        if carriage.on and metadata is None and not _passage.is_plain(self, ref, method, sender):
-            return _passage.tell(self, ref, method, args, kwargs, sender)
-        for arg in args if not kwargs else (*args, *kwargs.values()):
-            if type(arg) not in FLAT and is_stream(arg):
-                return self._lost_tell(ref, method, sender, refuse_streams(ref._name, method))
-        if ref._reliable:
-            return self._reliable.tell(ref, method, args, kwargs, sender, metadata)
-        cell = ref._cell
-        if (
-            cell is not None
-            and metadata is None
-            and threading.get_ident() == self._loop_thread
-            and not (cell.roams or self._closed or cell.overflow == "block")
-        ):
-            if not ref._pin and said is not None:
-                if type(ref._way) is NearWay:
-                    ref._way.method, ref._way.said = method, said
-                else:
-                    ref._way = NearWay(cell, method, said)
-            return self._tell_at_once(cell, ref, method, args, kwargs, sender)
-        version = 0 if ref._cell is not None else self._directory_version
-        try:
-            place = self._place(ref)
-        except Exception as error:
-            return self._lost_tell(ref, method, sender, error)
-        if isinstance(place, str):
-            assert self._remote is not None
-            told = self._remote.tell(place, ref, method, args, kwargs, sender, metadata)
-            if sender is None:
-                self._know_way(ref, method, said, place, version)
-            return told
-        reply: Reply[None] = Reply(self)
-        message = Message(
-            method, args, kwargs, _TellAnswer(reply), sender.life if sender is not None else None
-        )
-        message.pin = ref._pin
-        message.metadata = metadata
-        self._on_loop(self._deliver_tell, place, message, reply)
-        if self._closed:
-            reply._reject(self._unreachable(ref))
-        return reply
-
-    def _tell_at_once(
-        self,
-        cell: Cell,
-        ref: Ref[Any],
-        method: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        sender: Message | None,
-    ) -> Reply[None]:
-        """A tell inside the process and on its loop: what became of it is known on return."""
-        refusal = self._refusal
-        message = Message(method, args, kwargs, refusal, sender.life if sender is not None else None)
-        message.pin = ref._pin
-        self._deliver(cell, message)
-        message.answer = None
-        if refusal.error is None:
-            return TAKEN
-        error, refusal.error = refusal.error, None
-        return failed(error)
-
-    def _deliver(self, cell: Cell, message: Message) -> None:
-        if message.pin and message.pin < cell.incarnation:
-            cell.refuse_pin(message)
-        else:
-            cell.deliver(message)
-
-    def _deliver_named(self, cell: Cell, message: Message) -> None:
-        if message.pin and message.pin < cell.incarnation:
-            cell.refuse_pin(message)
-        else:
-            deliver_named(cell, message)
-
-    def _deliver_tell(self, cell: Cell, message: Message, reply: Reply[None]) -> None:
-        self._deliver(cell, message)
-        if message.is_parked:
-            return  # its reply is settled when there is room
-        message.answer = None  # taken, or refused by now: what becomes of it is nobody's business
-        reply._resolve(None)
-
-    def _lost_tell(
-        self, ref: Ref[Any], method: str, sender: Message | None, error: BaseException
-    ) -> Reply[None]:
-        name = sender.cell.name if sender is not None and sender.cell is not None else None
-        self._on_loop(self._refuse_unreached, ref._name, name, method, error)
-        return failed(error)
-
-    def _refuse_unreached(self, target: str, sender: str | None, method: str, error: BaseException) -> None:
-        """Account for a message that found no cell; loop thread only."""
-        self._counts.refused += 1
-        self._emit(events.DeadLettered(target, sender, method, type(error).__name__))
-
-    def _retry_budget(self, name: str) -> RetryBudget:
-        """The budget of the service that *name* is a member of, or of the actor itself."""
-        owner = name.partition("/")[0]
-        budget = self._retry_budgets.get(owner)
-        if budget is None:
-            if len(self._retry_budgets) >= _RETRY_BUDGETS:
-                self._retry_budgets.clear()
-            budget = self._retry_budgets[owner] = RetryBudget()
-        return budget
-
     def _hold(self, message: Message, tag: Tag) -> None:
         """*message* is being handled from now on until its `watch` is cancelled."""
         if self._remote is not None and self._remote.in_hand is not None:
@@ -780,33 +548,6 @@ class SpawnOptions:
     def spawn(self, cls: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Ref[A]:
         """`ActorSystem.spawn` with these options."""
         return self._system._spawn(cls, args, kwargs, **self._options)
-
-
-class _Refusal(NoAnswer):
-    """Keeps the refusal of a tell whose sender waits for it on the stack."""
-
-    __slots__ = ("error",)
-
-    def __init__(self) -> None:
-        self.error: BaseException | None = None
-
-    def _answer_refused(self, error: BaseException) -> None:
-        self.error = error
-
-
-class _TellAnswer(NoAnswer):
-    """Where the refusal of a tell goes: the reply that its sender may look at."""
-
-    __slots__ = ("_reply",)
-
-    def __init__(self, reply: Reply[None]) -> None:
-        self._reply = reply
-
-    def _answer_refused(self, error: BaseException) -> None:
-        self._reply._reject(error)
-
-    def _answer_taken(self) -> None:
-        self._reply._resolve(None)
 
 
 def _withdraw(message: Message) -> None:

@@ -25,6 +25,7 @@ from actors import (
 )
 from actors._named import NamedCall
 from actors._reliable import ReliableTell
+from actors._sending import Sending
 from actors.directory import Directory
 from actors.testing import ManualClock, memory_system, wait_until
 from actors.tracing import Trace, carrying, current_trace
@@ -295,16 +296,16 @@ class Clerk(Actor):
 
 
 @pytest.fixture
-def told(near: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What took the long way inside `near`."""
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tells that took the long way."""
     seen: list[str] = []
-    plain_tell = near._tell
+    plain_tell = Sending.tell
 
-    def tell(ref: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+    def tell(self: Any, ref: Any, method: str, *args: Any, **kwargs: Any) -> Any:
         seen.append(method)
-        return plain_tell(ref, method, *args, **kwargs)
+        return plain_tell(self, ref, method, *args, **kwargs)
 
-    monkeypatch.setattr(near, "_tell", tell)
+    monkeypatch.setattr(Sending, "tell", tell)
     return seen
 
 
