@@ -17,7 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol, cast
 
 from actors._held import Held
-from actors.wire import ENVELOPE, ENVELOPE_OVERHEAD, Kind
+from actors.wire import AS_BEFORE, ENVELOPE, ENVELOPE_OVERHEAD, Kind
 
 if TYPE_CHECKING:
     from actors._calls import SentTell
@@ -138,7 +138,8 @@ class Outbox:
         """What leaves in the next frame, as envelopes; empty while nothing may."""
         envelopes: list[bytes] = []
         owners: list[Unsent | None] = []
-        size = 0
+        size = gone = 0
+        last_head = b""
         waiting = self._waiting
         queue = self._granted or waiting
         if not queue or self._sent_bytes - self._taken_bytes >= MAX_IN_FLIGHT:
@@ -146,6 +147,10 @@ class Outbox:
         while queue:
             one = queue[0]
             kind, codec, number, body, head, remaining, owner = one
+            head_size = len(head)
+            counted = head_size + len(body) + _OVERHEAD  # as `put` did
+            if head is last_head and head:
+                head, head_size = b"", AS_BEFORE
             next_size = size + ENVELOPE_OVERHEAD + len(head) + len(body)
             if envelopes and (next_size > _FRAME_TARGET or len(envelopes) == _MOST):
                 break
@@ -156,13 +161,15 @@ class Outbox:
                     tell = cast("SentTell", owner)
                     self._last_tell = tell.number = number = self._last_tell + 1
                     self._tells.append(tell)
-                envelopes.append(_pack(kind, codec, len(head), len(body), number, remaining) + head + body)
+                envelopes.append(_pack(kind, codec, head_size, len(body), number, remaining) + head + body)
                 owners.append(owner)
+                last_head = head or last_head
                 size = next_size
+                gone += counted
             queue = queue or waiting
         charge = size + MESSAGE_OVERHEAD * len(envelopes)
         is_empty = not (waiting or self._granted or self.held.by_name)
-        self._bytes = 0 if is_empty else self._bytes - charge
+        self._bytes = 0 if is_empty else self._bytes - gone
         return envelopes, owners, charge
 
     @property

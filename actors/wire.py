@@ -5,7 +5,8 @@ The wire: frames and envelopes, as pure functions of bytes.
               MAC over everything else of the frame
               the sender's address
               envelopes
-    envelope  kind, codec, lengths, call id, seconds left, head, body
+    envelope  kind, codec, lengths, call id, seconds left, head, body;
+              a head like the last one of its frame is left out
 
 The MAC is checked before anything behind it is looked at. Each body is encoded by
 itself, so one bad message does not harm its neighbours.
@@ -25,7 +26,7 @@ from typing import NamedTuple
 from actors.errors import SerializationError
 
 MAGIC = b"US"
-VERSION = 1
+VERSION = 2
 MAX_FRAME = 64 * 1024 * 1024
 """Bytes. Larger frames are refused by the sender, and by the receiver's socket."""
 MAX_ENVELOPES = 65_536
@@ -103,7 +104,9 @@ class Envelope(NamedTuple):
     body: bytes | memoryview
 
 
-_MAX_HEAD = 65535
+AS_BEFORE = 65535
+"""The size of a head that is the last one in the frame again: calls in flight are often for one method."""
+_MAX_HEAD = AS_BEFORE - 1
 
 _COPIED = 256 * 1024
 """Bytes of a frame up to which its parts are copies: a view costs as much as copying 2 KB."""
@@ -210,13 +213,20 @@ def envelopes(body: bytes | memoryview) -> list[Parts]:
         _check_count(body)
     found: list[Parts] = []
     unpack, overhead = ENVELOPE.unpack_from, ENVELOPE.size
+    head = last = body[:0]
     try:
         while at < size:
             kind, codec, head_size, body_size, call_id, remaining = unpack(body, at)
             at += overhead
-            middle = at + head_size
-            end = middle + body_size
-            found.append((kind, codec, call_id, remaining, body[at:middle], body[middle:end]))
+            if head_size == AS_BEFORE:
+                head = last
+            elif head_size:
+                head = last = body[at : at + head_size]
+                at += head_size
+            else:
+                head = b""
+            end = at + body_size
+            found.append((kind, codec, call_id, remaining, head, body[at:end]))
             at = end
     except struct.error:
         raise BadFrame("envelope") from None
@@ -230,7 +240,7 @@ def _check_count(body: bytes | memoryview) -> None:
     at, count, size = 0, 0, len(body)
     while at + ENVELOPE_OVERHEAD <= size:
         _, _, head_size, body_size, _, _ = ENVELOPE.unpack_from(body, at)
-        at += ENVELOPE_OVERHEAD + head_size + body_size
+        at += ENVELOPE_OVERHEAD + body_size + (0 if head_size == AS_BEFORE else head_size)
         count += 1
         if count > MAX_ENVELOPES:
             raise BadFrame("envelopes")

@@ -16,7 +16,18 @@ from hypothesis import strategies as st
 from actors import Actor, ActorSystem, _arrivals
 from actors.address import host_id_of
 from actors.testing import FaultyTransport, memory_system, wait_until
-from actors.wire import ENVELOPE_OVERHEAD, BadFrame, Codec, Kind, Sealer, envelope, envelopes, head_of
+from actors.wire import (
+    AS_BEFORE,
+    ENVELOPE,
+    ENVELOPE_OVERHEAD,
+    BadFrame,
+    Codec,
+    Kind,
+    Sealer,
+    envelope,
+    envelopes,
+    head_of,
+)
 
 KEY = secrets.token_bytes(32)
 HERE = 0x0123456789ABCDEF
@@ -240,6 +251,23 @@ async def test_an_odd_message_harms_neither_its_neighbours_nor_its_target(stage:
     await wait_until(lambda: stage.system.statistics().accepted >= 3)
     await wait_until(lambda: stage.system.statistics().in_mailbox == 0)
     assert await stage.sink.all() == ["before", "behind", "next"]
+
+
+async def test_an_envelope_that_leaves_out_its_head_has_the_last_one_of_its_frame(stage: Stage) -> None:
+    def again(kind: int, number: int, *content: Any) -> bytes:
+        body = pickle.dumps(content)
+        return ENVELOPE.pack(kind, Codec.PICKLE, AS_BEFORE, len(body), number, math.inf) + body
+
+    stage.send(
+        stage.frame(again(Kind.TELL, 1, "for nobody"), again(Kind.ASK, 1, "nor this")),
+        stage.frame(
+            tell("named", 2), envelope(Kind.TAKEN, Codec.PICKLE, 0, b""), again(Kind.TELL, 3, "again")
+        ),
+    )
+
+    await wait_until(lambda: stage.system.statistics().accepted >= 2)
+    assert await stage.sink.all() == ["named", "again"]
+    await stage.rejected(1)
 
 
 async def test_a_frame_without_an_address_to_answer_to_is_rejected(stage: Stage) -> None:

@@ -280,8 +280,8 @@ REFUSED: dict[str, Callable[[Stranger, bytes], bytes]] = {
     "with a bit of the body changed": lambda stranger, song: changed(stranger.frame(song), -1),
     "for another actor": lambda stranger, song: for_another_actor(stranger.frame(song)),
     "for another process": lambda stranger, song: stranger.frame(song, receiver=1),
-    "of an older version": lambda stranger, song: sealed_as(stranger, 0, song),
-    "of a later version": lambda stranger, song: sealed_as(stranger, 2, song),
+    "of an older version": lambda stranger, song: sealed_as(stranger, wire.VERSION - 1, song),
+    "of a later version": lambda stranger, song: sealed_as(stranger, wire.VERSION + 1, song),
 }
 
 

@@ -168,6 +168,23 @@ def test_one_confirmation_covers_all_tells_before_it() -> None:
     assert world.outbox.admitted(4) is None
 
 
+@given(st.lists(st.sampled_from([b"", b"a", b"b" * 65_534]), max_size=12), st.integers(1, 5))
+def test_a_head_leaves_once_a_frame_and_arrives_with_each(heads: list[bytes], most: int) -> None:
+    outbox, arrived = Outbox("mem://1"), []
+    for head in heads:
+        outbox.put((Kind.ASK if head else Kind.VALUE, 0, 0, b"?", head, math.inf, None))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_outbox, "_MOST", most)
+        while outbox.waits:
+            packed, _, charge = outbox.pack()
+            frame = b"".join(packed)
+            assert charge == len(frame) + MESSAGE_OVERHEAD * len(packed)
+            arrived += [head for _, _, _, _, head, _ in envelopes(frame)]
+
+    assert arrived == heads
+
+
 def test_it_is_bounded_and_counts_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     one = message(Owner("a"), body=bytes(100))
     each = 100 + len(b"head") + ENVELOPE_OVERHEAD + MESSAGE_OVERHEAD
@@ -178,7 +195,7 @@ def test_it_is_bounded_and_counts_exactly(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(OutboxFull, match=f"{10 * each} bytes wait for mem://1"):
         outbox.put(one)
 
-    assert outbox.pack()[2] == 10 * each
+    assert outbox.pack()[2] == 10 * each - 9 * len(b"head")  # which leaves once a frame
     assert [outbox.put(one) for _ in range(10)] == list(range(1, 11))
 
 
