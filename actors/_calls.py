@@ -64,8 +64,7 @@ class Call(Reply[Any]):
         # `Reply.__init__` written out: this runs for every ask.
         self._system = self.system = system
         self._done = self._read = False
-        self._value = self._error = self._items = self._callbacks = None
-        self._waiters = []
+        self._value = self._error = self._items = self._callbacks = self._waiters = None
         self.target = target
         self.method = method
         self.timeout = timeout
@@ -125,10 +124,7 @@ class Call(Reply[Any]):
             self._look_at_suspects()
 
     def _add_waiter(self, wake: Callable[[], None]) -> None:
-        # `Reply._add_waiter` written out.
-        self._waiters.append(wake)
-        if self._done or self._items:
-            self._wake()
+        super()._add_waiter(wake)
         if self._suspects is not None:
             self.system._on_loop(self._look_at_suspects)
 
@@ -261,8 +257,7 @@ class SentTell(Reply[None]):
         # `Reply.__init__` written out: this runs for every tell.
         self._system = system
         self._done = self._read = False
-        self._value = self._error = self._items = self._callbacks = None
-        self._waiters = []
+        self._value = self._error = self._items = self._callbacks = self._waiters = None
         self.number = 0
         """Which of the tells to that process it is; numbers leave in order."""
         self.receiver = target

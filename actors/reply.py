@@ -106,8 +106,8 @@ class Reply(Generic[T]):
         self._error: BaseException | None = None
         self._items: deque[tuple[list[Any], int]] | None = None
         """Of a stream: items as they came together, the last one first, and their bytes."""
-        self._waiters: list[Callable[[], None]] = []
-        """Whoever waits for an outcome or an item; woken once."""
+        self._waiters: list[Callable[[], None]] | None = None
+        """Whoever waits for an outcome or an item, woken once. Made when needed: most are read later."""
         self._callbacks: list[Callable[[Reply[T]], None]] | None = None
 
     # -- reading -------------------------------------------------------------
@@ -282,6 +282,10 @@ class Reply(Generic[T]):
         return cast(T, self._value)
 
     def _add_waiter(self, wake: Callable[[], None]) -> None:
+        if self._waiters is None:
+            with _settling:
+                if self._waiters is None:
+                    self._waiters = []
         # Lock-free: list operations are atomic, and whoever pops a waiter runs it.
         # What came before the waiter stood in the list is looked for afterwards.
         self._waiters.append(wake)
@@ -305,6 +309,8 @@ class Reply(Generic[T]):
 
     def _wake(self) -> None:
         waiters = self._waiters
+        if waiters is None:
+            return
         for _ in range(len(waiters)):
             try:
                 wake = waiters.pop(0)
