@@ -59,3 +59,8 @@ class Unexplained:
     host: Host
     members: tuple[str, ...]
     verdict: Verdict | None = None
+
+
+def number_of(name: str) -> int:
+    """Of a member in its service, from 0."""
+    return int(name.rpartition("/")[2])

@@ -294,3 +294,16 @@ def _unpickled(
         idempotency_key=idempotency_key,
         reliable=reliable,
     )
+
+
+def wanted_size(service: str, size: int | str, now: int) -> int:
+    """What an absolute or relative *size* comes to. `InvalidArgument` for anything else."""
+    try:
+        wanted = now + int(size) if isinstance(size, str) and size[:1] in ("+", "-") else int(size)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"scale {service}={size!r}: use a number, +N or -N") from None
+    if isinstance(size, bool) or wanted < 0 or (isinstance(size, float) and size != wanted):
+        raise InvalidArgument(
+            f"scale {service}={size!r}: {service} has {now} members; a size is a whole number of 0 or more"
+        )
+    return wanted

@@ -14,11 +14,12 @@ from actors.exit import Exit
 from actors.system import ActorSystem
 from actors.testing import wait_until
 from supervisors.exits import Verdict
+from supervisors.news import is_at_leisure
 from supervisors.playbill import EndedMember, LivingMember, MemberEntry, ServiceEntry
 from supervisors.registry import MemberView, ServiceView
 from supervisors.service import Service
 from supervisors.slot import Host, Slot
-from supervisors.troupe import Troupe, is_at_leisure
+from supervisors.troupe import Troupe
 
 KILLED = Verdict(Exit("killed", "SIGKILL or os._exit"), counts=True, is_final=True)
 LOST = Verdict(Exit("node_lost", "node 3"), counts=False, is_final=True)
