@@ -18,7 +18,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.errors import ActorError, AlreadyStarted, InvalidArgument, ServiceFailed, StartFailed, Unavailable
+from actors.errors import (
+    ActorError,
+    ActorStopped,
+    AlreadyStarted,
+    InvalidArgument,
+    ServiceFailed,
+    StartFailed,
+    Unavailable,
+)
 from actors.interceptors import Interceptor
 from supervisors import checks, loading, settings
 from supervisors.cluster import Cluster
@@ -160,7 +168,8 @@ class Run:
 
     def _say_why(self, error: BaseException) -> None:
         """Raise what the app gave up for, where it was gone before it could be asked."""
-        if isinstance(error, Unavailable) and self.gave_up:
+        # The stage is gone, or only its actor while its process still answers.
+        if isinstance(error, (Unavailable, ActorStopped)) and self.gave_up:
             raise ServiceFailed(self.end_reason, reason=self.end_reason) from error
 
     def stop(self) -> None:
