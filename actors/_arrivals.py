@@ -36,6 +36,7 @@ from actors.tracing import metadata_of
 from actors.wire import Codec, Envelope, Kind, Parts, Sealer, envelopes, target_of
 
 if TYPE_CHECKING:
+    from actors._cell import Cell
     from actors._remote import Remote
     from actors.system import ActorSystem
     from actors.transport import Transport
@@ -372,13 +373,23 @@ class Arrivals:
         target = self._targets.get(head)
         if target is None or target[-1]:
             return False
-        name, uid, pin, method, _ = target
+        name, uid, *_ = target
         cell = self._system._names.cells.get(name)
         if cell is None or (uid and uid != cell.uid):
             return False
         for one in calls:
             if type(one[-1]) is not tuple:
                 return False  # it says more than plain arguments
+        try:
+            self._deliver_plain(peer, kind, target, cell, calls, now)
+        except Exception as error:
+            self._reject(f"{type(error).__name__}: {error}", 0)
+        return True
+
+    def _deliver_plain(
+        self, peer: Peer, kind: int, target: _Target, cell: Cell, calls: list[_Part], now: float
+    ) -> None:
+        _, _, pin, method, _ = target
         remote = self._remote
         if kind == _TELL:
             tells = [
@@ -398,7 +409,6 @@ class Arrivals:
             for ask in asks:
                 serving[ask._call_id] = ask
             cell.deliver_alike(asks)
-        return True
 
     def _take_one(self, peer: Peer, one: _Part, now: float) -> None:
         kind = one[0]

@@ -68,10 +68,8 @@ class Takeover:
 
     def begin(self, name_members: Callable[[], tuple[MemberSpec, ...]]) -> tuple[MemberSpec, ...]:
         """The next life of the service takes over whom *name_members* names, and no later one does."""
-        left = dict(self._entries)
+        self._resumed = dict(self._entries)
         specs = name_members()
-        # Who was leaving when the stage went away, and has ended, has no turn: its name is free.
-        self._resumed = {name: entry for name, entry in left.items() if name not in self._entries}
         self._entries.clear()
         self._meet()
         return specs

@@ -1,4 +1,4 @@
-"""The takeover: what an earlier stage has left goes on, and what it was about to let go does not."""
+"""The takeover: what an earlier stage has left goes on."""
 
 from __future__ import annotations
 
@@ -73,15 +73,3 @@ async def test_who_is_named_again_goes_on_and_its_end_is_told(takers: Takers) ->
         facts.Started("kitchen/0"),
         facts.Exited(("kitchen/0",), Exit("killed"), handled=1, counts=True),
     ]
-
-
-async def test_who_was_leaving_and_has_ended_starts_like_a_new_one_should_it_be_wanted(
-    takers: Takers,
-) -> None:
-    takers.takeover.begin(lambda: takers.name("kitchen/0"))
-
-    takers.name("kitchen/1")
-
-    assert takers.members["kitchen/1"].uid == 99
-    assert not await resume(takers, "kitchen/1")
-    assert takers.fed == []
