@@ -458,6 +458,7 @@ class Cell:
                 self.set_to_work(life)
 
     def set_to_work(self, life: Life) -> None:
+        """One more runner takes messages for *life*; the caller has looked whether it may."""
         life.runners += 1
         self.system._runners.set_to_work(self, life)
 

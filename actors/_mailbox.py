@@ -156,6 +156,7 @@ class Mailbox(Turns):
         super().__init__()
         self.limit = limit
         self.control: deque[Notice] | None = None
+        """The control lane; made on first use, too."""
         self.waiting_room: WaitingRoom | None = None
         """Who waits for room, while somebody does."""
 

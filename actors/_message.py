@@ -105,7 +105,7 @@ class Message:
     )
 
     is_special = False
-    """True for what no caller sent: timers and notices."""
+    """True for what no caller sent: timers, which are pinned, and notices, which name no method."""
     redelivered: bool = False
     """True when it was sent before, and may have been handled."""
     receipt: Receipt | None = None

@@ -1,8 +1,7 @@
 """
-Systems: one per process. Owns the cells, routes messages, holds the process's inbox.
+Systems: one per process. Owns the cells, starts actors, holds the process's inbox.
 
-Inside the process a message is a method call away from its mailbox: no socket, no
-pickle. To other processes it goes through `_remote`. All cells live on one event
+Messages leave through `_sending`, come in through `_remote`. All cells live on one event
 loop; refs may be used from any thread.
 """
 
