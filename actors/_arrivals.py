@@ -86,6 +86,8 @@ class Arrivals:
         self.receiver = 0
         """The thread that is taking in frames just now; 0: none. What it settles, it tells callbacks of."""
         self._targets: dict[bytes | memoryview, _Target] = {}
+        self.readings = 0
+        """How often something came that was for the loop."""
         self.rejected_frames = 0
         self._counting = threading.Lock()
         # An answer is settled here and now; the rest concerns cells, and they live on the loop.
@@ -337,6 +339,7 @@ class Arrivals:
     def _take_in(self, work: _Work, credits: dict[Peer, int]) -> None:
         remote, runners = self._remote, self._system._runners
         departures = remote.departures
+        self.readings += 1
         departures.hold_back(is_lone=len(work) == 1 and len(work[0][1]) == 1)
         runners.gather()
         now = self._system.clock.now()

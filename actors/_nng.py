@@ -143,6 +143,7 @@ class NngTransport:
         self._socket, self._handle, self._receive = socket, socket.socket, receive
         _open_sockets.add(self)
         _slices.shorten("nng:")  # 1,000 asks in flight: 7.7 ms in the median instead of 9.6
+        _slices.shorten("nng:task", patient=True)
         if loop is None:
             self.receive_apart()
         else:
@@ -408,6 +409,10 @@ class _NngLink:
 
     def send_nowait(self, frame: bytes) -> bool:
         status = lib.nng_send(self._handle, frame, len(frame), _NONBLOCK)
+        if status == lib.NNG_EAGAIN:
+            # Perhaps only until nng's task has seen the last frame off: it takes the core from nobody.
+            os.sched_yield()
+            status = lib.nng_send(self._handle, frame, len(frame), _NONBLOCK)
         if status == 0:
             return True
         if status != lib.NNG_EAGAIN:

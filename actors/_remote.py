@@ -95,7 +95,7 @@ class Remote:
         self._sealer = Sealer(self._key or bytes(32))
         foreign = self._codec == Codec.JSON
         self._arrivals = Arrivals(self._system, self, self._transport, self._sealer, foreign=foreign)
-        self._vigil = Vigil(loop)
+        self._answer_vigil, self._question_vigil = Vigil(loop), Vigil(loop)
         self.departures = Departures(loop, self._system._loop_thread, self._system._counts)
         self.reception = Reception(self._transport, loop, self._system._inbox.post)
         self._transport.listen(self._arrivals.receive, loop)
@@ -198,7 +198,7 @@ class Remote:
             else:
                 peer.flush()
             if not self.reception.is_apart and get_ident() == self._system._loop_thread:
-                self._vigil.keep(call)
+                self._answer_vigil.keep(lambda: call.done)
 
     def tell(
         self,
@@ -259,6 +259,9 @@ class Remote:
         if self.departures.answers_at_once and get_ident() == self._system._loop_thread:
             self.departures.answers_at_once = False
             peer.flush()  # before its actor's turn is ended: nothing else is about to leave
+            if not self.reception.is_apart and (arrivals := self._arrivals) is not None:
+                readings = arrivals.readings
+                self._question_vigil.keep(lambda: arrivals.readings != readings)
         else:
             self.departures.flush(peer, waits, _ANSWERS)
 

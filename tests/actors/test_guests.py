@@ -105,7 +105,7 @@ def test_a_guest_receives_in_the_loops_place_and_leaves_it_the_rest_in_order(
 
     wait_until_sync(lambda: len(inbox.done) == len(expected), TIME)
     assert inbox.done == expected
-    assert by_guests > 80, "now and then the loop was on its way already when a guest came"
+    assert by_guests > 60, "now and then the loop was on its way already when a guest came"
 
 
 def test_a_busy_loop_does_not_keep_a_guest_from_receiving(inbox: Inbox, link: Link) -> None:

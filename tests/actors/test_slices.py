@@ -15,17 +15,21 @@ from actors import ActorSystem, _slices
 pytestmark = pytest.mark.skipif(os.uname().machine not in _slices._CALLS, reason="no numbers for its calls")
 
 
-def slices() -> dict[tuple[int, str], int]:
-    """The slice of each thread of this process in ns, by its id and name."""
+def attributes() -> dict[tuple[int, str], tuple[int, ...]]:
+    """The `struct sched_attr` of each thread of this process, by its id and name."""
     libc = ctypes.CDLL(None)
     found = {}
     for task in Path("/proc/self/task").iterdir():
         buffer = ctypes.create_string_buffer(48)
         if libc.syscall(_slices._CALLS[os.uname().machine][0], int(task.name), buffer, 48, 0) == 0:
-            found[int(task.name), (task / "comm").read_text().strip()] = struct.unpack(
-                "=IIQiIQQQ", buffer.raw
-            )[5]
+            name = (task / "comm").read_text().strip()
+            found[int(task.name), name] = struct.unpack("=IIQiIQQQ", buffer.raw)
     return found
+
+
+def slices() -> dict[tuple[int, str], int]:
+    """The slice of each thread of this process in ns, by its id and name."""
+    return {thread: its[5] for thread, its in attributes().items()}
 
 
 def takes_slices() -> bool:
@@ -44,6 +48,15 @@ async def test_only_the_threads_of_nng_have_short_ones() -> None:
     own = [slice_ for (thread, _), slice_ in found.items() if thread == threading.get_native_id()]
     assert own
     assert own[0] != _slices._SHORT
+
+
+async def test_only_the_tasks_of_nng_wait_until_who_wakes_them_sleeps() -> None:
+    async with ActorSystem(listen=True, sinks=()):
+        found = attributes()
+
+    patient = {name for (_, name), its in found.items() if its[1] == os.SCHED_BATCH}
+    assert patient == {"nng:task"}
+    assert all(its[1] == os.SCHED_BATCH for (_, name), its in found.items() if name == "nng:task")
 
 
 def test_names_that_nobody_has_change_nothing() -> None:
