@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from actors import _controls, events, foreign, pickling
+from actors import _controls, batch, events, foreign, pickling
 from actors._answered import deliver_named
 from actors._incoming import inquired, take_in
 from actors._message import Origin, RemoteAsk, RemoteMessage, RemoteTell, Step, encode_error
@@ -51,6 +52,7 @@ MAX_SERVING = 200_000
 
 _PICKLE = int(Codec.PICKLE)
 _ASK, _TELL, _VALUE = int(Kind.ASK), int(Kind.TELL), int(Kind.VALUE)
+_ASKS, _TELLS, _VALUES = int(Kind.ASKS), int(Kind.TELLS), int(Kind.VALUES)
 _ASK_NAMED = int(Kind.ASK_NAMED)
 _ORIGINS = 1000
 """Actors of one other process that are remembered as senders."""
@@ -58,7 +60,9 @@ _ORIGINS = 1000
 _new = tuple.__new__  # 0.15 µs; a named tuple's own constructor takes 0.4
 
 _CALLS = (_ASK, _TELL, _ASK_NAMED)
-_PLAIN_CALLS = (_ASK, _TELL)
+_BATCHES = (_ASKS, _TELLS)
+_PLAIN = {tuple}
+"""What calls are that say no more than their arguments."""
 _MARKS = (_controls.MARK, foreign.MARK)
 """First letters of what is no plain method."""
 
@@ -66,7 +70,10 @@ _Target = tuple[str, int, int, str, bool]
 """Whom a call is for: name, uid, pin and method, and whether that is no plain one."""
 
 _Part = tuple[int, int, int, float, bytes | memoryview, Any]
-"""An envelope for the loop; of a call, its content in the place of its body."""
+"""An envelope for the loop; of a call, its content in the place of its body, of a batch, a `_Batch`."""
+
+_Batch = tuple[Sequence[int], Sequence[float], Any]
+"""Calls that came together: numbers, seconds left of asks, and a list of their contents, or an error."""
 
 _Work = list[tuple[Peer, list[_Part]]]
 
@@ -93,6 +100,7 @@ class Arrivals:
         # An answer is settled here and now; the rest concerns cells, and they live on the loop.
         self._at_once: dict[int, Callable[[Peer, Envelope], None]] = {
             Kind.VALUE: self._value,
+            Kind.VALUES: self._values,
             Kind.ERROR: self._error,
             Kind.REFUSED_ASK: self._refused_ask,
             Kind.ITEM: self._item,
@@ -143,16 +151,16 @@ class Arrivals:
         for data in frames:
             try:
                 frame = self._sealer.open(data, own_id)
-                batch = envelopes(frame.body)
+                came = envelopes(frame.body)
                 decoding.peer = peer = self._remote.sender_of(frame)
-                peer.charged_bytes += len(frame.body) + MESSAGE_OVERHEAD * len(batch)
+                peer.charged_bytes += len(frame.body) + MESSAGE_OVERHEAD * len(came)
                 if peer.charged_bytes >= CREDIT_EVERY:
                     peer.charged_bytes = 0
                     credits[peer] = frame.sequence
             except Exception as error:
                 self._reject(str(error), len(data))
                 continue
-            if rest := self._settle(peer, batch):
+            if rest := self._settle(peer, came):
                 work.append((peer, rest))
         if work:
             return partial(self._system._on_loop, self._take_in, work, credits)
@@ -160,15 +168,18 @@ class Arrivals:
             _give(credits)
         return None
 
-    def _settle(self, peer: Peer, batch: list[Parts]) -> list[_Part]:
+    def _settle(self, peer: Peer, came: list[Parts]) -> list[_Part]:
         """Settle what is being waited for; returns what is for the loop."""
         take = self._system._calls.take_from
         settles = self._at_once.get
-        rest = []
-        for one in batch:
+        rest: list[_Part] = []
+        for one in came:
             kind, codec, call_id, remaining, head, body = one
             try:
-                if kind == _VALUE and codec == _PICKLE and self._unpickles:
+                if kind in _BATCHES:
+                    calls = self._opened(peer, kind, codec, call_id, body)
+                    rest.append((kind, codec, call_id, remaining, head, calls))
+                elif kind == _VALUE and codec == _PICKLE and self._unpickles:
                     # Written out: most of what comes to whoever asks.
                     call = take(peer, call_id)
                     if call is not None:
@@ -196,6 +207,34 @@ class Arrivals:
             except Exception as error:
                 self._reject(f"{type(error).__name__}: {error}", len(body))
         return rest
+
+    def _opened(self, peer: Peer, kind: int, codec: int, first: int, body: bytes | memoryview) -> _Batch:
+        """What is in a batch; `BadFrame` where not even the numbers are."""
+        numbers, remaining, pickled = batch.unpack(kind, first, body)
+        peer.charged_bytes += MESSAGE_OVERHEAD * len(numbers)
+        contents: Any
+        try:
+            contents = self._decode(peer, codec, pickled)
+            if type(contents) is not list or len(contents) != len(numbers):
+                raise ValueError("a batch has as many contents as numbers")
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            contents = SerializationError(f"the receiver cannot decode the message: {reason}")
+        return numbers, remaining, contents
+
+    def _values(self, peer: Peer, one: Envelope) -> None:
+        numbers, _, values = self._opened(peer, one.kind, one.codec, one.call_id, one.body)
+        take = self._system._calls.take_from
+        if type(values) is list:
+            for number, value in zip(numbers, values, strict=True):
+                call = take(peer, number)
+                if call is not None:
+                    call._resolve(value)
+            return
+        for number in numbers:
+            call = take(peer, number)
+            if call is not None:
+                call._reject(_undecodable(call, values))
 
     def _reject(self, reason: str, size: int) -> None:
         with self._counting:  # the loop rejects, too
@@ -340,64 +379,75 @@ class Arrivals:
         remote, runners = self._remote, self._system._runners
         departures = remote.departures
         self.readings += 1
-        departures.hold_back(is_lone=len(work) == 1 and len(work[0][1]) == 1)
+        departures.hold_back(is_lone=_is_lone(work))
         runners.gather()
         now = self._system.clock.now()
-        for peer, batch in work:
+        for peer, came in work:
             told = 0
             if len(peer.serving) > MAX_SERVING:
-                batch = self._without_asks(peer, batch)
-            at, end = 0, len(batch)
-            while at < end:
-                one, first = batch[at], at
-                kind, head = one[0], one[4]
-                at += 1
-                if kind in _PLAIN_CALLS:
-                    while at < end and batch[at][4] == head and batch[at][0] == kind:
-                        at += 1
-                    if kind == _TELL:
-                        told = batch[at - 1][2]
-                    if at - first > 1 and self._deliver_alike(peer, kind, head, batch[first:at], now):
-                        continue
-                for one in batch[first:at]:
+                came = self._without_asks(peer, came)
+            for one in came:
+                kind = one[0]
+                if kind in _BATCHES:
+                    self._take_batch(peer, one, now)
+                    if kind == _TELLS:
+                        told = one[-1][0][-1]
+                else:
                     self._take_one(peer, one, now)
+                    if kind == _TELL:
+                        told = one[2]
             if told:
                 remote.send(peer, Kind.TAKEN, told, b"")
         departures.let_go(at_once=runners.work_at_once())
         if credits:
             _give(credits)
 
-    def _deliver_alike(self, peer: Peer, kind: int, head: Any, calls: list[_Part], now: float) -> bool:
+    def _take_batch(self, peer: Peer, one: _Part, now: float) -> None:
         """
-        Deliver *calls* to one method of one actor together; False, and nothing, where that cannot be.
+        Deliver calls that came together to one method of one actor.
 
         Most calls in flight come like that: 0.5 µs less for each.
         """
-        target = self._targets.get(head)
-        if target is None or target[-1]:
-            return False
-        name, uid, *_ = target
-        cell = self._system._names.cells.get(name)
-        if cell is None or (uid and uid != cell.uid):
-            return False
-        for one in calls:
-            if type(one[-1]) is not tuple:
-                return False  # it says more than plain arguments
+        kind, codec, _, _, head, (numbers, remaining, contents) = one
+        is_plain = type(contents) is list and set(map(type, contents)) == _PLAIN
         try:
-            self._deliver_plain(peer, kind, target, cell, calls, now)
+            if is_plain and (cell := self._known(head)) is not None:
+                self._deliver(peer, kind, self._targets[head], cell, numbers, remaining, contents, now)
+                return
         except Exception as error:
             self._reject(f"{type(error).__name__}: {error}", 0)
-        return True
+            return
+        if type(contents) is not list:
+            contents = [contents] * len(numbers)
+        single = _ASK if kind == _ASKS else _TELL
+        for number, left, content in zip(numbers, remaining or repeat(math.inf), contents, strict=False):
+            self._take_one(peer, (single, codec, number, left, head, content), now)
 
-    def _deliver_plain(
-        self, peer: Peer, kind: int, target: _Target, cell: Cell, calls: list[_Part], now: float
+    def _known(self, head: bytes | memoryview) -> Cell | None:
+        """Whom a call with this *head* is for; None where that is nobody, or takes a closer look."""
+        target = self._targets.get(head)
+        if target is None or target[-1]:
+            return None
+        cell = self._system._names.cells.get(target[0])
+        return cell if cell is not None and target[1] in (0, cell.uid) else None
+
+    def _deliver(
+        self,
+        peer: Peer,
+        kind: int,
+        target: _Target,
+        cell: Cell,
+        numbers: Sequence[int],
+        remaining: Sequence[float],
+        contents: list[tuple[Any, ...]],
+        now: float,
     ) -> None:
         _, _, pin, method, _ = target
         remote = self._remote
-        if kind == _TELL:
+        if kind == _TELLS:
             tells = [
-                RemoteTell(method, args, pin, math.inf, remote, peer, number, codec, cell)
-                for _, codec, number, _, _, args in calls
+                RemoteTell(method, args, pin, math.inf, remote, peer, number, _PICKLE, cell)
+                for number, args in zip(numbers, contents, strict=True)
             ]
             cell.deliver_alike(tells)
             for tell in tells:
@@ -405,8 +455,8 @@ class Arrivals:
                     tell.answer = None
         else:
             asks = [
-                RemoteAsk(method, args, pin, now + remaining, remote, peer, number, codec, cell)
-                for _, codec, number, remaining, _, args in calls
+                RemoteAsk(method, args, pin, now + left, remote, peer, number, _PICKLE, cell)
+                for number, left, args in zip(numbers, remaining, contents, strict=True)
             ]
             serving = peer.serving
             for ask in asks:
@@ -425,15 +475,16 @@ class Arrivals:
         except Exception as error:
             self._reject(f"{type(error).__name__}: {error}", 0)
 
-    def _without_asks(self, peer: Peer, batch: list[_Part]) -> list[_Part]:
-        """Refuse what is asked in *batch*: that process has more under way than it may have."""
+    def _without_asks(self, peer: Peer, came: list[_Part]) -> list[_Part]:
+        """Refuse what is asked in what *came*: that process has more under way than it may have."""
         serving = f"{len(peer.serving)} asks of {peer.address} run or wait"
         full = MailboxFull(f"{serving} in {self._system.address}, which takes at most {MAX_SERVING}")
         rest = []
-        for one in batch:
-            if one[0] in (_ASK, _ASK_NAMED):
-                self._system._counts.refused += 1
-                self._refuse_ask(peer, one[1], one[2], full)
+        for one in came:
+            if one[0] in (_ASK, _ASK_NAMED, _ASKS):
+                for number in one[-1][0] if one[0] == _ASKS else (one[2],):
+                    self._system._counts.refused += 1
+                    self._refuse_ask(peer, one[1], number, full)
             else:
                 rest.append(one)
         return rest
@@ -630,6 +681,11 @@ class Arrivals:
 
     def _unknown(self, peer: Peer, one: Envelope) -> None:
         self._reject(f"kind {one.kind}", len(one.body))
+
+
+def _is_lone(work: _Work) -> bool:
+    """True for one message, and no more."""
+    return len(work) == 1 and len(work[0][1]) == 1 and work[0][1][0][0] not in _BATCHES
 
 
 def _origin(peer: Peer, told: tuple[Any, ...]) -> Origin:

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from actors import pickling
 from actors._peers import TooLarge
-from actors._shared import SHARED_FROM
+from actors.batch import is_small
 from actors.errors import ActorError, SerializationError
 from actors.foreign import plain_error, to_json
-from actors.pickling import FLAT, dumps_flat
 from actors.ref import Ref
 from actors.stream import BETWEEN
 from actors.wire import Codec, Kind
@@ -306,13 +305,10 @@ class RemoteAsk(RemoteMessage):
     __slots__ = ()
 
     def _answer(self, value: Any) -> None:
-        kind, codec = type(value), self._codec
-        if kind in FLAT and codec == _PICKLE and not (kind is bytes and len(value) >= SHARED_FROM):
-            body = dumps_flat(value)
-            if len(body) < SHARED_FROM:
-                self._peer.serving.pop(self._call_id, None)
-                self._remote.answer(self._peer, self._call_id, body)
-                return
+        if self._codec == _PICKLE and is_small((value,)):
+            self._peer.serving.pop(self._call_id, None)
+            self._remote.answer(self._peer, self._call_id, value)
+            return
         try:
             codec, body = self._encode(value)
         except Exception as error:

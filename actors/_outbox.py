@@ -1,8 +1,9 @@
 """
 The outbox in front of another process: what waits to leave, in which order, and how much may.
 
-Messages wait as they came and become envelopes when their frame is made. Only `put` may be called by
-any thread at any time, for it is called for every message; all else needs the lock of the `Peer`.
+Messages wait as they came and become envelopes when their frame is made, small ones alike together
+(`batch`). Only `put` may be called by any thread at any time, for it is called for every message; all
+else needs the lock of the `Peer`.
 
 Back-pressure is end to end. What has left and was not yet taken in at the far end is bounded by
 `MAX_IN_FLIGHT`: the rest waits here, which is bounded too. Messages for an actor without room wait
@@ -14,10 +15,12 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from actors import batch
 from actors._held import Held
-from actors.wire import AS_BEFORE, ENVELOPE, ENVELOPE_OVERHEAD, Kind
+from actors.pickling import dumps_flat
+from actors.wire import AS_BEFORE, ENVELOPE, ENVELOPE_OVERHEAD, Codec, Kind
 
 if TYPE_CHECKING:
     from actors._calls import SentTell
@@ -42,8 +45,11 @@ _FRAME_TARGET = 1024 * 1024
 _MOST = 512
 """Messages in a frame: who takes it in works on them all in one go, 2 ms."""
 
-_TELL = int(Kind.TELL)
+_TELL, _PICKLE = int(Kind.TELL), int(Codec.PICKLE)
 _pack = ENVELOPE.pack
+
+LATE = -1
+"""The codec of a message that is pickled when its frame is made: its body is what `batch.is_small` allows."""
 
 
 class Unsent(Protocol):
@@ -52,16 +58,25 @@ class Unsent(Protocol):
     def never_sent(self, reason: str) -> None: ...
 
 
-Outgoing = tuple[int, int, int, bytes, bytes, float, Unsent | None]
-"""A message that waits: kind, codec, number, body, head, seconds that remain for it, and its owner."""
+Outgoing = tuple[int, int, int, Any, bytes, float, Unsent | None]
+"""
+A message that waits: kind, codec, number, body, head, seconds that remain for it, and its owner.
+
+The body is bytes, but with `LATE`: then the arguments of a call, or the value of an answer.
+"""
 
 
-Batch = tuple[list[bytes], list[Unsent | None], int]
-"""What leaves together: envelopes, their owners, and the bytes it counts while it is on its way."""
+Frame = tuple[list[bytes], list[Unsent | None], int]
+"""What leaves together: envelopes, the owners of what is in them, and the bytes it counts on its way."""
 
 
 class OutboxFull(Exception):
     """The peer takes messages slower than they come."""
+
+
+def _counted(one: Outgoing) -> int:
+    """The bytes that *one* counts while it waits."""
+    return (len(one[3]) if one[1] != LATE else batch.MOST_BYTES) + len(one[4]) + _OVERHEAD
 
 
 class Outbox:
@@ -111,7 +126,7 @@ class Outbox:
 
         Returns how many wait; 0, after its owner was told, when the process is gone.
         """
-        size = len(one[3]) + len(one[4]) + _OVERHEAD
+        size = (len(one[3]) if one[1] != LATE else batch.MOST_BYTES) + len(one[4]) + _OVERHEAD
         # No lock, it would double what this takes. Should a sum get lost between two threads, the
         # next empty outbox makes it good.
         self._bytes += size
@@ -134,7 +149,7 @@ class Outbox:
             if owner is not None:
                 owner.never_sent("its process is gone")
 
-    def pack(self) -> Batch:
+    def pack(self) -> Frame:
         """What leaves in the next frame, as envelopes; empty while nothing may."""
         envelopes: list[bytes] = []
         owners: list[Unsent | None] = []
@@ -144,33 +159,76 @@ class Outbox:
         queue = self._granted or waiting
         if not queue or self._sent_bytes - self._taken_bytes >= MAX_IN_FLIGHT:
             return envelopes, owners, 0
-        while queue:
+        while queue and len(owners) < _MOST:
             one = queue[0]
             kind, codec, number, body, head, remaining, owner = one
-            head_size = len(head)
-            counted = head_size + len(body) + _OVERHEAD  # as `put` did
-            if head is last_head and head:
-                head, head_size = b"", AS_BEFORE
-            next_size = size + ENVELOPE_OVERHEAD + len(head) + len(body)
-            if envelopes and (next_size > _FRAME_TARGET or len(envelopes) == _MOST):
-                break
-            queue.popleft()
-            if not (self.held.by_name and queue is waiting and self.held.takes(one)):
+            if codec == LATE:
+                most = min(_MOST - len(owners), (_FRAME_TARGET - size) // batch.MOST_BYTES)
+                if most <= 0:
+                    break
+                alike = self._alike(queue, most)
+                if not alike:
+                    queue = queue or waiting
+                    continue
+                gone += len(alike) * _counted(one)
+                owners += [one[-1] for one in alike]
+                kind, codec, number, body, remaining = self._together(alike)
+            else:
+                next_size = size + ENVELOPE_OVERHEAD + len(head) + len(body)
+                if envelopes and next_size > _FRAME_TARGET:
+                    break
+                queue.popleft()
+                if self.held.by_name and queue is waiting and self.held.takes(one):
+                    continue
                 if kind == _TELL and owner is not None:
-                    # They leave in the order of their numbers: one confirmation covers all before it.
-                    tell = cast("SentTell", owner)
-                    self._last_tell = tell.number = number = self._last_tell + 1
-                    self._tells.append(tell)
-                envelopes.append(_pack(kind, codec, head_size, len(body), number, remaining) + head + body)
+                    number = self._numbered(cast("SentTell", owner))
+                gone += _counted(one)
                 owners.append(owner)
+            head_size = len(head)
+            if head_size and head == last_head:
+                head, head_size = b"", AS_BEFORE
+            else:
                 last_head = head or last_head
-                size = next_size
-                gone += counted
+            envelopes.append(_pack(kind, codec, head_size, len(body), number, remaining) + head + body)
+            size += len(envelopes[-1])
             queue = queue or waiting
-        charge = size + MESSAGE_OVERHEAD * len(envelopes)
+        charge = size + MESSAGE_OVERHEAD * len(owners)
         is_empty = not (waiting or self._granted or self.held.by_name)
         self._bytes = 0 if is_empty else self._bytes - gone
         return envelopes, owners, charge
+
+    def _alike(self, queue: deque[Outgoing], most: int) -> list[Outgoing]:
+        """Take those messages out of *queue* that can leave in one batch with its first."""
+        kind, _, _, _, head, _, _ = queue[0]
+        holds = queue is self._waiting and self.held.by_name
+        alike: list[Outgoing] = []
+        while queue and len(alike) < most:
+            one = queue[0]
+            if one[1] != LATE or one[0] != kind or one[4] != head:
+                break
+            queue.popleft()
+            if not (holds and self.held.takes(one)):
+                alike.append(one)
+        return alike
+
+    def _together(self, alike: list[Outgoing]) -> tuple[int, int, int, bytes, float]:
+        """Kind, codec, number, body and seconds left of the envelope of small messages."""
+        kind, _, number, content, _, remaining, _ = alike[0]
+        if kind == _TELL:
+            number = self._last_tell + 1
+            for one in alike:
+                self._numbered(cast("SentTell", one[-1]))
+        if len(alike) == 1:
+            return kind, _PICKLE, number, dumps_flat(content), remaining
+        numbers = [one[2] for one in alike]
+        body = batch.pack(kind, numbers, [one[5] for one in alike], [one[3] for one in alike])
+        return batch.KIND_OF[kind], _PICKLE, number, body, math.inf
+
+    def _numbered(self, tell: SentTell) -> int:
+        """Tells leave in the order of their numbers: one confirmation covers all before it."""
+        self._last_tell = tell.number = number = self._last_tell + 1
+        self._tells.append(tell)
+        return number
 
     @property
     def waits(self) -> int:
@@ -240,7 +298,7 @@ class Outbox:
         leaving, more = self.held.grant(name, places)
         for one in leaving:
             if getattr(one[-1], "done", False):
-                self._bytes -= len(one[3]) + len(one[4]) + _OVERHEAD
+                self._bytes -= _counted(one)
             else:
                 self._granted.append(one)  # else cancelled, or out of time: nobody wants it
         if more:

@@ -22,7 +22,7 @@ from actors._calls import Call, SentTell
 from actors._departures import Departures
 from actors._feeds import gone
 from actors._message import Message, Step, encode_error
-from actors._outbox import OutboxFull
+from actors._outbox import LATE, OutboxFull
 from actors._parcels import Parcels
 from actors._peers import BURST, MAX_BODY, Peer, TooLarge
 from actors._reception import Reception
@@ -245,10 +245,10 @@ class Remote:
         if not peer.dirty or waits % _ANSWERS == 0 or get_ident() != self._system._loop_thread:
             self._answer_leaves(peer, waits)
 
-    def answer(self, peer: Peer, call_id: int, body: bytes) -> None:
-        """A small value in answer to *peer*; on the loop. `send_back` written out for the usual case."""
+    def answer(self, peer: Peer, call_id: int, value: Any) -> None:
+        """A small *value* in answer to *peer*; on the loop. `send_back` written out for the usual case."""
         try:
-            waits = peer.put((_VALUE, _PICKLE, call_id, body, b"", math.inf, None))
+            waits = peer.put((_VALUE, LATE, call_id, value, b"", math.inf, None))
         except OutboxFull:
             self._lost(peer, "it does not read what we send")
             return

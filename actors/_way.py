@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from actors import _passage
 from actors._calls import Call, SentTell
 from actors._message import NO_KEYWORDS, Message, current_message
-from actors._outbox import OutboxFull
+from actors._outbox import LATE, OutboxFull
 from actors._peers import BURST
 from actors._shared import SHARED_FROM
+from actors.batch import is_small
 from actors.blame import blame
 from actors.errors import MailboxFull
 from actors.pickling import FLAT, dumps_flat
@@ -90,8 +91,8 @@ class Way:
 
     def ask(self, args: tuple[Any, ...]) -> Call | None:
         """Ask; None when this message has to go through `Sending.dispatch`."""
-        body = self._packed(args)
-        if body is None:
+        packed = self._packed(args)
+        if packed is None:
             return None
         ref, peer, calls = self._ref, self._peer, self._calls
         timeout = ref._timeout
@@ -103,24 +104,25 @@ class Way:
             call.deadline_at = self._now() + timeout
         call.peer = peer
         calls.add(call)
-        self._send(call, body, timeout)
+        self._send(call, packed, timeout)
         return call
 
     def forward(self, call: Call, args: tuple[Any, ...]) -> bool:
         """Send a *call* that is in the table; False when it has to go through `Sending.dispatch`."""
         if call.asker is not None or call.metadata is not None or call.tag is not None:
             return False
-        body = self._packed(args)
-        if body is None:
+        packed = self._packed(args)
+        if packed is None:
             return False
         call.peer = self._peer
-        self._send(call, body, call.deadline_at - self._now())
+        self._send(call, packed, call.deadline_at - self._now())
         return True
 
-    def _send(self, call: Call, body: bytes, remaining: float) -> None:
+    def _send(self, call: Call, packed: tuple[int, Any], remaining: float) -> None:
         peer = self._peer
+        codec, body = packed
         try:
-            waits = peer.put((_ASK, _PICKLE, call.call_id, body, self._head, remaining, call))
+            waits = peer.put((_ASK, codec, call.call_id, body, self._head, remaining, call))
         except OutboxFull as error:
             full = MailboxFull(f"the way to {self._ref._name} is full: {error}")
             self._calls.refuse(call, blame(full, self._ref._name))
@@ -130,21 +132,22 @@ class Way:
 
     def tell(self, args: tuple[Any, ...]) -> Reply[None] | None:
         """Tell; None when this message has to go through `Sending.dispatch`."""
-        body = self._packed(args)
-        if body is None:
+        packed = self._packed(args)
+        if packed is None:
             return None
         ref, peer = self._ref, self._peer
+        codec, body = packed
         tell = SentTell(self._system, ref._name, self.method, None)
         try:
-            waits = peer.put((_TELL, _PICKLE, 0, body, self._head, math.inf, tell))
+            waits = peer.put((_TELL, codec, 0, body, self._head, math.inf, tell))
         except OutboxFull as error:
             return failed(MailboxFull(f"the way to {ref._name} is full: {error}"))
         if not (peer.dirty and waits % BURST and get_ident() == self._loop_thread):
             self._departures.flush(peer, waits)
         return tell
 
-    def _packed(self, args: tuple[Any, ...]) -> bytes | None:
-        """The body of a message; None when it is not plain, or this is no way any more."""
+    def _packed(self, args: tuple[Any, ...]) -> tuple[int, Any] | None:
+        """Codec and body of a message; None when it is not plain, or this is no way any more."""
         peer, directory = self._peer, self._directory
         if (
             peer.is_lost
@@ -153,12 +156,14 @@ class Way:
             or (carriage.on and not _passage.is_plain(self._system, self._ref, self.method, None))
         ):
             return None
+        if is_small(args):
+            return LATE, args
         for arg in args:
             kind = type(arg)
             if kind not in FLAT or (kind is bytes and len(arg) >= SHARED_FROM):
                 return None
         body = dumps_flat(args)
-        return body if len(body) < SHARED_FROM else None
+        return (_PICKLE, body) if len(body) < SHARED_FROM else None
 
 
 class NearWay:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from actors.errors import SerializationError
 
 MAGIC = b"US"
-VERSION = 2
+VERSION = 3
 MAX_FRAME = 64 * 1024 * 1024
 """Bytes. Larger frames are refused by the sender, and by the receiver's socket."""
 MAX_ENVELOPES = 65_536
@@ -58,6 +58,10 @@ class Kind(IntEnum):
     TERMINATED = 12
     REFUSED_ASK = 13
     UNREAD = 14
+    # Several in one (`batch`).
+    ASKS = 15
+    TELLS = 16
+    VALUES = 17
     # Streams, beside ITEM and END.
     READ = 32
     FED = 33

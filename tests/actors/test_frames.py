@@ -240,6 +240,16 @@ ODD = {
     "an end of nobody's argument": envelope(Kind.FED_END, Codec.PICKLE, 1, b"?"),
     "an error of nobody's argument": envelope(Kind.FED_ERROR, Codec.PICKLE, 1, b"?"),
     "an argument closed twice": envelope(Kind.FED_CLOSED, Codec.PICKLE, 1, b""),
+    "a batch of nothing": envelope(Kind.ASKS, Codec.PICKLE, 1, bytes(4), TAKE),
+    "a batch without its numbers": envelope(Kind.ASKS, Codec.PICKLE, 1, b"\1\0\0\0" + bytes(8), TAKE),
+    "a batch of more than there may be": envelope(Kind.TELLS, Codec.PICKLE, 1, b"\xff" * 4, TAKE),
+    "a batch that is no pickle": envelope(Kind.ASKS, Codec.PICKLE, 1, b"\1\0\0\0" + bytes(16), TAKE),
+    "a batch in JSON": envelope(Kind.ASKS, Codec.JSON, 1, b"\1\0\0\0" + bytes(16) + b"[[1]]", TAKE),
+    "a batch of tells to nobody": envelope(Kind.TELLS, Codec.PICKLE, 2, b"\1\0\0\0" + pickle.dumps([()])),
+    "answers nobody asked for": envelope(
+        Kind.VALUES, Codec.PICKLE, 1, b"\1\0\0\0" + bytes(8) + pickle.dumps([1])
+    ),
+    "answers that are none": envelope(Kind.VALUES, Codec.PICKLE, 1, b"?"),
     "a confirmation of nothing": envelope(Kind.TAKEN, Codec.PICKLE, 2**64 - 1, b""),
 }
 
