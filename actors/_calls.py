@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors import foreign
@@ -338,6 +338,23 @@ class Calls:
             call = self.find_from(peer, call_id)
             return call if call is not None and self._loose.pop(call_id, None) is not None else None
         return self.by_id.pop(call_id, None) if call.peer is peer else None
+
+    def resolve_from(self, peer: Peer, numbers: Sequence[int], values: Sequence[Any]) -> None:
+        """Settle what waits for answers from *peer*, with these *values*; others' are left as they are."""
+        find, take = self.by_id.get, self.by_id.pop
+        for number, value in zip(numbers, values, strict=True):
+            call = find(number)
+            if type(call) is not Call or call.peer is not peer or take(number, None) is None:
+                if (other := self.take_from(peer, number)) is not None:
+                    other._resolve(value)
+                continue
+            # `Call._resolve` written out: it is what most answers come to.
+            call._value = value
+            call._done = True
+            if call._waiters:
+                call._wake()
+            if call._callbacks is not None:
+                call._call_back()
 
     def find_from(self, peer: Peer, call_id: int) -> Call | None:
         """`find` for an answer from *peer*; None also when the call was sent to somebody else."""

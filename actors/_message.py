@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from actors import pickling
 from actors._peers import TooLarge
-from actors.batch import is_small
+from actors.batch import MOST_BYTES, is_small
 from actors.errors import ActorError, SerializationError
 from actors.foreign import plain_error, to_json
 from actors.ref import Ref
@@ -305,9 +305,11 @@ class RemoteAsk(RemoteMessage):
     __slots__ = ()
 
     def _answer(self, value: Any) -> None:
-        if self._codec == _PICKLE and is_small((value,)):
-            self._peer.serving.pop(self._call_id, None)
-            self._remote.answer(self._peer, self._call_id, value)
+        # Short text written out: the usual answer.
+        if self._codec == _PICKLE and (len(value) <= MOST_BYTES if type(value) is str else is_small((value,))):
+            peer = self._peer
+            peer.serving.pop(self._call_id, None)
+            self._remote.answer(peer, self._call_id, value)
             return
         try:
             codec, body = self._encode(value)

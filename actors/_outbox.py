@@ -49,7 +49,14 @@ _TELL, _PICKLE = int(Kind.TELL), int(Codec.PICKLE)
 _pack = ENVELOPE.pack
 
 LATE = -1
-"""The codec of a message that is pickled when its frame is made: its body is what `batch.is_small` allows."""
+"""
+The codec of a message that is pickled when its frame is made.
+
+Its body is what `batch.is_small` allows, its head has at most `batch.MOST_BYTES`.
+"""
+
+_LATE_COUNTS = 2 * batch.MOST_BYTES + _OVERHEAD
+"""Bytes that such a message counts while it waits, whatever it has."""
 
 
 class Unsent(Protocol):
@@ -76,7 +83,7 @@ class OutboxFull(Exception):
 
 def _counted(one: Outgoing) -> int:
     """The bytes that *one* counts while it waits."""
-    return (len(one[3]) if one[1] != LATE else batch.MOST_BYTES) + len(one[4]) + _OVERHEAD
+    return _LATE_COUNTS if one[1] == LATE else len(one[3]) + len(one[4]) + _OVERHEAD
 
 
 class Outbox:
@@ -126,7 +133,7 @@ class Outbox:
 
         Returns how many wait; 0, after its owner was told, when the process is gone.
         """
-        size = (len(one[3]) if one[1] != LATE else batch.MOST_BYTES) + len(one[4]) + _OVERHEAD
+        size = _LATE_COUNTS if one[1] == LATE else len(one[3]) + len(one[4]) + _OVERHEAD
         # No lock, it would double what this takes. Should a sum get lost between two threads, the
         # next empty outbox makes it good.
         self._bytes += size
@@ -170,9 +177,8 @@ class Outbox:
                 if not alike:
                     queue = queue or waiting
                     continue
-                gone += len(alike) * _counted(one)
-                owners += [one[-1] for one in alike]
-                kind, codec, number, body, remaining = self._together(alike)
+                kind, codec, number, body, head, remaining = self._together(alike, owners)
+                gone += len(alike) * _LATE_COUNTS
             else:
                 next_size = size + ENVELOPE_OVERHEAD + len(head) + len(body)
                 if envelopes and next_size > _FRAME_TARGET:
@@ -181,7 +187,7 @@ class Outbox:
                 if self.held.by_name and queue is waiting and self.held.takes(one):
                     continue
                 if kind == _TELL and owner is not None:
-                    number = self._numbered(cast("SentTell", owner))
+                    number = self._numbered(owner)
                 gone += _counted(one)
                 owners.append(owner)
             head_size = len(head)
@@ -198,34 +204,52 @@ class Outbox:
         return envelopes, owners, charge
 
     def _alike(self, queue: deque[Outgoing], most: int) -> list[Outgoing]:
-        """Take those messages out of *queue* that can leave in one batch with its first."""
-        kind, _, _, _, head, _, _ = queue[0]
-        holds = queue is self._waiting and self.held.by_name
-        alike: list[Outgoing] = []
+        """Take out of *queue* what can leave in one batch with its first; nothing if all of it is held."""
+        kind = queue[0][0]
+        if queue is self._waiting and self.held.by_name:
+            alike: list[Outgoing] = []
+            while queue and len(alike) < most and queue[0][0] == kind and queue[0][1] == LATE:
+                one = queue.popleft()
+                if not self.held.takes(one):
+                    alike.append(one)
+            return alike
+        # In steps, to ask all at once whether they are alike: what is taken too much goes back.
+        alike, step = [queue.popleft()], 1
         while queue and len(alike) < most:
-            one = queue[0]
-            if one[1] != LATE or one[0] != kind or one[4] != head:
-                break
-            queue.popleft()
-            if not (holds and self.held.takes(one)):
-                alike.append(one)
+            step = min(2 * step, len(queue), most - len(alike))
+            more = [queue.popleft() for _ in range(step)]
+            if [one[0] for one in more].count(kind) == [one[1] for one in more].count(LATE) == step:
+                alike += more
+                continue
+            end = next(at for at, one in enumerate(more) if one[0] != kind or one[1] != LATE)
+            alike += more[:end]
+            queue.extendleft(reversed(more[end:]))
+            break
         return alike
 
-    def _together(self, alike: list[Outgoing]) -> tuple[int, int, int, bytes, float]:
-        """Kind, codec, number, body and seconds left of the envelope of small messages."""
-        kind, _, number, content, _, remaining, _ = alike[0]
+    def _together(
+        self, alike: list[Outgoing], owners: list[Unsent | None]
+    ) -> tuple[int, int, int, bytes, bytes, float]:
+        """Kind, codec, number, body, head and seconds left of the envelope for small messages."""
+        kind, _, number, content, head, left, _ = alike[0]
+        _, _, numbers, contents, heads, remaining, whose = zip(*alike, strict=True)
+        owners += whose
         if kind == _TELL:
             number = self._last_tell + 1
-            for one in alike:
-                self._numbered(cast("SentTell", one[-1]))
+            for self._last_tell, tell in enumerate(whose, number):
+                tell.number = self._last_tell
+            self._tells += whose
         if len(alike) == 1:
-            return kind, _PICKLE, number, dumps_flat(content), remaining
-        numbers = [one[2] for one in alike]
-        body = batch.pack(kind, numbers, [one[5] for one in alike], [one[3] for one in alike])
-        return batch.KIND_OF[kind], _PICKLE, number, body, math.inf
+            return kind, _PICKLE, number, dumps_flat(content), head, left
+        if heads.count(head) == len(heads):
+            body = batch.pack(kind, numbers, remaining, contents)
+        else:
+            head, body = b"", batch.pack(kind, numbers, remaining, contents, heads)
+        return batch.KIND_OF[kind], _PICKLE, number, body, head, math.inf
 
-    def _numbered(self, tell: SentTell) -> int:
+    def _numbered(self, owner: Unsent | None) -> int:
         """Tells leave in the order of their numbers: one confirmation covers all before it."""
+        tell = cast("SentTell", owner)
         self._last_tell = tell.number = number = self._last_tell + 1
         self._tells.append(tell)
         return number

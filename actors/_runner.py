@@ -215,7 +215,7 @@ class Runner:
         cell, life = self._cell, self._life
         system = cell.system
         counts = system._counts
-        mailbox, methods, task = cell.mailbox, cell.methods, self._task
+        mailbox, methods, task, instance = cell.mailbox, cell.methods, self._task, life.instance
         now = system.clock.now
         copy, set_message = self._runners.base_context.copy, current_message.set
         is_timed = cell.handler_timeout != math.inf
@@ -272,12 +272,14 @@ class Runner:
                     try:
                         run(set_message, message)
                         if method.is_wrapped:
-                            coroutine = run(method.function, life.instance, *message.args, **message.kwargs)
+                            coroutine = run(method.function, instance, *message.args, **message.kwargs)
                         elif message.kwargs:
-                            coroutine = method.function(life.instance, *message.args, **message.kwargs)
-                        else:
+                            coroutine = method.function(instance, *message.args, **message.kwargs)
+                        elif len(args := message.args) == 1:
                             # Nothing of the user's runs here yet: 0.3 µs less than the first way.
-                            coroutine = method.function(life.instance, *message.args)
+                            coroutine = method.function(instance, args[0])
+                        else:
+                            coroutine = method.function(instance, *args)
                         future = run(coroutine.send, None)
                     except StopIteration as stop:
                         life.handled += 1

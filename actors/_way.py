@@ -18,7 +18,7 @@ from actors._message import NO_KEYWORDS, Message, current_message
 from actors._outbox import LATE, OutboxFull
 from actors._peers import BURST
 from actors._shared import SHARED_FROM
-from actors.batch import is_small
+from actors.batch import MOST_BYTES, is_small
 from actors.blame import blame
 from actors.errors import MailboxFull
 from actors.pickling import FLAT, dumps_flat
@@ -45,12 +45,16 @@ class Way:
         "_departures",
         "_directory",
         "_head",
+        "_head_is_small",
         "_loop_thread",
+        "_name",
         "_now",
         "_peer",
         "_ref",
         "_remote",
         "_system",
+        "_timeout",
+        "_timeout_given",
         "_version",
         "method",
         "said",
@@ -74,6 +78,7 @@ class Way:
         self._departures = remote.departures
         self._peer = peer
         self._head = head
+        self._head_is_small = len(head) <= MOST_BYTES
         self._calls = system._calls
         self._loop_thread = system._loop_thread
         self._now = system.clock.now
@@ -81,6 +86,10 @@ class Way:
         self._version = version
         """The directory's, when it said that the actor lives there."""
         self._ref = ref._with()  # the ref itself knows this way: no cycle
+        # Each look at an attribute of a ref takes 70 ns, for refs have a `__getattr__`.
+        self._name = ref._name
+        self._timeout = math.inf if ref._timeout is None else ref._timeout
+        self._timeout_given = ref._timeout_given
 
     def leads_to(self, method: str, address: str) -> bool:
         """True while this is the way there."""
@@ -94,15 +103,12 @@ class Way:
         packed = self._packed(args)
         if packed is None:
             return None
-        ref, peer, calls = self._ref, self._peer, self._calls
-        timeout = ref._timeout
-        call = Call(self._system, ref, self.method, timeout)
-        call.given_timeout = ref._timeout_given
-        if timeout is None:
-            timeout = math.inf
-        else:
+        ref, calls, timeout = self._ref, self._calls, self._timeout
+        call = Call(self._system, ref, self.method, timeout if timeout != math.inf else None)
+        call.given_timeout = self._timeout_given
+        if timeout != math.inf:
             call.deadline_at = self._now() + timeout
-        call.peer = peer
+        call.peer = self._peer
         calls.add(call)
         self._send(call, packed, timeout)
         return call
@@ -124,8 +130,8 @@ class Way:
         try:
             waits = peer.put((_ASK, codec, call.call_id, body, self._head, remaining, call))
         except OutboxFull as error:
-            full = MailboxFull(f"the way to {self._ref._name} is full: {error}")
-            self._calls.refuse(call, blame(full, self._ref._name))
+            full = MailboxFull(f"the way to {self._name} is full: {error}")
+            self._calls.refuse(call, blame(full, self._name))
             return
         if not (peer.dirty and waits % BURST and get_ident() == self._loop_thread):
             self._remote.leaves(call, peer, waits)
@@ -135,13 +141,13 @@ class Way:
         packed = self._packed(args)
         if packed is None:
             return None
-        ref, peer = self._ref, self._peer
+        peer = self._peer
         codec, body = packed
-        tell = SentTell(self._system, ref._name, self.method, None)
+        tell = SentTell(self._system, self._name, self.method, None)
         try:
             waits = peer.put((_TELL, codec, 0, body, self._head, math.inf, tell))
         except OutboxFull as error:
-            return failed(MailboxFull(f"the way to {ref._name} is full: {error}"))
+            return failed(MailboxFull(f"the way to {self._name} is full: {error}"))
         if not (peer.dirty and waits % BURST and get_ident() == self._loop_thread):
             self._departures.flush(peer, waits)
         return tell
@@ -156,7 +162,7 @@ class Way:
             or (carriage.on and not _passage.is_plain(self._system, self._ref, self.method, None))
         ):
             return None
-        if is_small(args):
+        if self._head_is_small and is_small(args):
             return LATE, args
         for arg in args:
             kind = type(arg)

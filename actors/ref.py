@@ -323,18 +323,22 @@ class Ref(Generic[A]):
 class _Method:
     """`ref.cook`: a method of an actor, ready to be called."""
 
-    __slots__ = ("_name", "_ref")
+    __slots__ = ("_name", "_ref", "_way")
 
     def __init__(self, ref: Ref[Any], name: str) -> None:
         self._ref = ref
         self._name = name
+        self._way: Way | NearWay | None = None
+        """That of the ref, at hand."""
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Reply[Any]:
-        ref = self._ref
-        way = ref._way
+        way = self._way
         if way is not None and not kwargs and (call := way.ask(args)) is not None:
             return call
-        return (ref._system or ref._bound())._sending.ask(ref, self._name, args, kwargs)
+        ref = self._ref
+        reply = (ref._system or ref._bound())._sending.ask(ref, self._name, args, kwargs)
+        self._way = ref._way
+        return reply
 
     def __repr__(self) -> str:
         return f"<method {self._ref._name}.{self._name}>"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from actors import Actor, ActorSystem, _outbox, batch
 from actors._outbox import LATE, MESSAGE_OVERHEAD, Outbox, Outgoing
-from actors.errors import SerializationError, Unavailable
+from actors.errors import NotFound, SerializationError, Unavailable
 from actors.testing import memory_system
 from actors.wire import BadFrame, Kind, envelopes
 from tests.actors.test_outbox import Owner
@@ -57,7 +57,9 @@ def test_what_is_packed_is_unpacked(content: list[tuple[int, float, Any]]) -> No
 
     for kind, of in BATCHES.items():
         found, left, pickled = batch.unpack(kind, 7, batch.pack(of, numbers, remaining, contents))
-        assert repr(pickle.loads(pickled)) == repr(contents)  # not-a-number equals itself there
+        kept, heads = batch.check(found, pickle.loads(pickled))
+        assert repr(kept) == repr(contents)  # not-a-number equals itself there
+        assert heads is None
         assert list(found) == (numbers if of != Kind.TELL else [7 + n for n in range(len(numbers))])
         assert list(left) == (remaining if of == Kind.ASK else [])
 
@@ -110,13 +112,16 @@ def test_all_leave_in_their_order_whatever_goes_with_them(
             assert charge == len(frame) + MESSAGE_OVERHEAD * len(owners)
             for kind, codec, number, left, head, body in envelopes(frame):
                 assert codec == 0
-                found = [(number, left, pickle.loads(body))] if kind not in BATCHES else []
+                found = [(number, left, pickle.loads(body), head)] if kind not in BATCHES else []
                 if kind in BATCHES:
                     numbers, remaining, pickled = batch.unpack(kind, number, body)
-                    contents = pickle.loads(pickled)
+                    contents, heads = batch.check(numbers, pickle.loads(pickled))
                     assert len(contents) > 1, "one alone is no batch"
-                    found = list(zip(numbers, remaining or [math.inf] * 9, contents, strict=False))
-                for number, left, (serial,) in found:
+                    assert heads is None or len(set(heads)) > 1
+                    lefts = remaining or [math.inf] * len(numbers)
+                    heads = heads or [head] * len(numbers)
+                    found = list(zip(numbers, lefts, contents, heads, strict=True))
+                for number, left, (serial,), head in found:
                     of = BATCHES.get(kind, kind)
                     tells += of == Kind.TELL
                     assert number == (tells if of == Kind.TELL else serial)
@@ -147,6 +152,10 @@ class Echo(Actor):
 
     async def note(self, value: Any) -> None:
         self.told.append(value)
+
+    async def told_all(self, value: int) -> int:
+        self.told.append(value)
+        return len(self.told)
 
     async def all(self) -> list[Any]:
         return self.told
@@ -181,6 +190,34 @@ async def test_each_has_its_own_outcome() -> None:
         assert await echo.all() == [1, 2, *values]
 
 
+async def test_calls_to_many_actors_and_methods_keep_their_order_at_each() -> None:
+    async with memory_system() as system, memory_system() as other:
+        echoes = []
+        for name in "abc":
+            other.options(name=name).spawn(Echo)
+            echoes.append(system.ref(f"{other.address}#{name}"))
+        nobody = system.ref(f"{other.address}#nobody")
+        await outcomes([one.told_all(0) for one in echoes] + [one.note(0) for one in echoes])
+        await outcomes([nobody.note(0), *(one.tell("note", -1) for one in echoes)])
+
+        replies, tells = [], []
+        for n in range(1, 100):
+            to = echoes[n * n % 3]
+            replies.append(to.note(n) if n % 2 else to.told_all(n))
+            if n % 10 == 0:
+                replies.append(nobody.note(n))
+            tells.append(to.tell("note" if n % 4 else "told_all", 1000 + n))
+        found = await outcomes(replies)
+
+        assert [type(one) for one in found if one is not None and type(one) is not int] == [NotFound] * 9
+        assert await outcomes(tells) == [None] * 99
+        for place, echo in enumerate(echoes):
+            mine = [n for n in range(1, 100) if n * n % 3 == place]
+            all_told = (await echo.all())[3:]
+            assert [n for n in all_told if n < 1000] == mine
+            assert [n - 1000 for n in all_told if n > 1000] == mine
+
+
 async def test_arguments_are_as_they_were_when_they_were_sent() -> None:
     async with memory_system() as system, memory_system() as other:
         echo = await pair(system, other)
@@ -211,15 +248,26 @@ def spoil(monkeypatch: pytest.MonkeyPatch, content: Any) -> None:
     """All batches have *content* in the place of what they should."""
     pack = batch.pack
 
-    def packed(kind: int, numbers: Any, remaining: Any, contents: Any) -> bytes:
-        whole = pack(kind, numbers, remaining, contents)
+    def packed(kind: int, *columns: Any) -> bytes:
+        whole = pack(kind, *columns)
         _, _, pickled = batch.unpack(batch.KIND_OF[kind], 0, whole)
         return whole[: len(whole) - len(pickled)] + content
 
     monkeypatch.setattr(batch, "pack", packed)
 
 
-@pytest.mark.parametrize("content", [b"no pickle", pickle.dumps([(1,)]), pickle.dumps("none"), b""])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no pickle",
+        pickle.dumps("none"),
+        pickle.dumps(([(1,)], None)),
+        pickle.dumps(({1: 2}, None)),
+        pickle.dumps(([()] * 4, [b"head"])),
+    ],
+    ids=["nothing", "no pickle", "no pair", "too few", "no list", "too few heads"],
+)
 async def test_a_batch_that_cannot_be_decoded_is_an_outcome_for_each(
     monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
@@ -245,9 +293,9 @@ async def test_answers_that_cannot_be_decoded_are_an_outcome_for_each(
         echo = await pair(system, other)
         together = Outbox._together
 
-        def spoiled(self: Outbox, alike: list[Outgoing]) -> Any:
-            kind, codec, number, body, left = together(self, alike)
-            return kind, codec, number, body[:-4] if kind == Kind.VALUES else body, left
+        def spoiled(self: Outbox, alike: list[Outgoing], owners: Any) -> Any:
+            kind, codec, number, body, head, left = together(self, alike, owners)
+            return kind, codec, number, body[:-4] if kind == Kind.VALUES else body, head, left
 
         with monkeypatch.context() as patch:
             patch.setattr(Outbox, "_together", spoiled)
@@ -272,7 +320,7 @@ async def test_what_is_no_call_harms_no_other(
     async with memory_system() as system, memory_system() as other:
         echo = await pair(system, other)
         with monkeypatch.context() as patch:
-            spoil(patch, pickle.dumps(list(contents)))
+            spoil(patch, pickle.dumps((contents, None)))
             tells = [echo.tell("note", n) for n in range(3)]
             found = await outcomes(tells)
 

@@ -245,9 +245,14 @@ ODD = {
     "a batch of more than there may be": envelope(Kind.TELLS, Codec.PICKLE, 1, b"\xff" * 4, TAKE),
     "a batch that is no pickle": envelope(Kind.ASKS, Codec.PICKLE, 1, b"\1\0\0\0" + bytes(16), TAKE),
     "a batch in JSON": envelope(Kind.ASKS, Codec.JSON, 1, b"\1\0\0\0" + bytes(16) + b"[[1]]", TAKE),
-    "a batch of tells to nobody": envelope(Kind.TELLS, Codec.PICKLE, 2, b"\1\0\0\0" + pickle.dumps([()])),
+    "a batch of tells to nobody": envelope(
+        Kind.TELLS, Codec.PICKLE, 2, b"\1\0\0\0" + pickle.dumps(([()], None))
+    ),
+    "a batch with heads that are none": envelope(
+        Kind.TELLS, Codec.PICKLE, 2, b"\2\0\0\0" + pickle.dumps(([(), ()], [5, b"?"]))
+    ),
     "answers nobody asked for": envelope(
-        Kind.VALUES, Codec.PICKLE, 1, b"\1\0\0\0" + bytes(8) + pickle.dumps([1])
+        Kind.VALUES, Codec.PICKLE, 1, b"\1\0\0\0" + bytes(8) + pickle.dumps(([1], None))
     ),
     "answers that are none": envelope(Kind.VALUES, Codec.PICKLE, 1, b"?"),
     "a confirmation of nothing": envelope(Kind.TAKEN, Codec.PICKLE, 2**64 - 1, b""),

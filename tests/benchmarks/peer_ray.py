@@ -15,7 +15,7 @@ from tests.benchmarks.arrays import Array, filled, glance
 from tests.benchmarks.load import busy_cores
 from tests.benchmarks.processes import idle_percent
 from tests.benchmarks.timing import ask_p99_us, ask_us, callers_us, gathered_rate, p99, seconds_until
-from tests.benchmarks.worker import PAYLOAD, WINDOW, serve
+from tests.benchmarks.worker import PAYLOAD, TEXTS, WINDOW, serve
 
 _ALONE = """
 import ray
@@ -104,13 +104,13 @@ class Ray:
 
     async def in_flight_gather(self, count: int) -> float:
         echo = self._echo()
-        return await gathered_rate(lambda: _awaited(echo.echo.remote(PAYLOAD)), count)
+        return await gathered_rate(lambda text: _awaited(echo.echo.remote(text)), count)
 
     async def in_flight_get(self, count: int) -> float:
         echo, windows = self._echo(), max(1, count // WINDOW)
         began_at = time.perf_counter()
         for _ in range(windows):
-            ray.get([echo.echo.remote(PAYLOAD) for _ in range(WINDOW)])
+            ray.get([echo.echo.remote(text) for text in TEXTS])
         return windows * WINDOW / (time.perf_counter() - began_at)
 
     async def tell(self, count: int) -> float:
@@ -127,8 +127,8 @@ class Ray:
         began_at = time.perf_counter()
         for start in range(0, count, window):
             # The refs are dropped: only the last one's answer is waited for, calls are handled in order.
-            for _ in range(min(window, count - start)):
-                last = echo.count.remote(PAYLOAD)
+            for number in range(min(window, count - start)):
+                last = echo.count.remote(TEXTS[number % WINDOW])
             ray.wait([last])
         total = ray.get(echo.total.remote())
         took = time.perf_counter() - began_at

@@ -32,7 +32,7 @@ from tests.benchmarks.timing import (
     seconds_until,
     taken_rate,
 )
-from tests.benchmarks.worker import PAYLOAD, ROOT, WINDOW, serve
+from tests.benchmarks.worker import PAYLOAD, ROOT, TEXTS, WINDOW, serve
 
 
 class Understudy:
@@ -74,18 +74,18 @@ class Understudy:
 
     async def in_flight_gather(self, count: int) -> float:
         echo = await self._echo()
-        return await gathered_rate(lambda: echo.echo(PAYLOAD), count)
+        return await gathered_rate(echo.echo, count)
 
     async def in_flight_service(self, count: int) -> float:
         echo = (await self._cluster()).service("echo", Echo)
-        return await gathered_rate(lambda: echo.echo(PAYLOAD), count)
+        return await gathered_rate(echo.echo, count)
 
     async def in_flight_replies(self, count: int) -> float:
         """As `ray.get` of a list does it: all are sent, then each is waited for."""
         echo, windows = await self._echo(), max(1, count // WINDOW)
         began_at = time.perf_counter()
         for _ in range(windows):
-            for reply in [echo.echo(PAYLOAD) for _ in range(WINDOW)]:
+            for reply in [echo.echo(text) for text in TEXTS]:
                 await reply
         return windows * WINDOW / (time.perf_counter() - began_at)
 
@@ -95,7 +95,7 @@ class Understudy:
 
     async def choir_in_flight(self, count: int, size: int) -> float:
         service = await self._singers(size)
-        return await gathered_rate(lambda: service.echo(PAYLOAD), count)
+        return await gathered_rate(service.echo, count)
 
     async def choir_in_flight_us(self, count: int, size: int) -> float:
         return 1e6 / await self.choir_in_flight(count, size)
@@ -329,10 +329,10 @@ def _sync_ask_us(count: int) -> float:
 async def _tell_rate(echo: Ref[Echo], count: int) -> float:
     wanted = await echo.total() + count
     began_at = time.perf_counter()
-    for number in range(count):
-        echo.tell(Echo.count, PAYLOAD)
-        if number % WINDOW == WINDOW - 1:
-            await asyncio.sleep(0)
+    for start in range(0, count, WINDOW):
+        for text in TEXTS[: count - start]:
+            echo.tell(Echo.count, text)
+        await asyncio.sleep(0)
     total = await echo.total()
     took = time.perf_counter() - began_at
     assert total == wanted, f"{total} of {wanted} tells were handled"

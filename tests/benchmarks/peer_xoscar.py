@@ -11,7 +11,7 @@ import xoscar
 
 from tests.benchmarks.arrays import Array, glance
 from tests.benchmarks.timing import ask_us, echoed_rate, gathered_rate, taken_rate
-from tests.benchmarks.worker import PAYLOAD, serve
+from tests.benchmarks.worker import PAYLOAD, TEXTS, WINDOW, serve
 
 
 class Echo(xoscar.Actor):
@@ -64,14 +64,14 @@ class Xoscar:
 
     async def in_flight(self, count: int) -> float:
         echo = await self._echo()
-        return await gathered_rate(lambda: echo.echo(PAYLOAD), count)
+        return await gathered_rate(echo.echo, count)
 
     async def tell(self, count: int) -> float:
         echo = await self._echo()
         wanted = await echo.total() + count
         began_at = time.perf_counter()
-        for _ in range(count):
-            await echo.count.tell(PAYLOAD)
+        for number in range(count):
+            await echo.count.tell(TEXTS[number % WINDOW])
         while await echo.total() < wanted:  # tells may still be on their way when the first answer comes
             await asyncio.sleep(0)
         return count / (time.perf_counter() - began_at)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from tests.benchmarks.arrays import Array, filled, glance
-from tests.benchmarks.worker import ROOT, WINDOW
+from tests.benchmarks.worker import ROOT, TEXTS, WINDOW
 
 _END_LIMIT = 60.0
 
@@ -73,12 +73,12 @@ async def echoed_rate(echo: Callable[[Array], Awaitable[Array]], count: int, siz
     return 2 * count * size / 1e6 / (time.perf_counter() - began_at)
 
 
-async def gathered_rate(call: Callable[[], Awaitable[Any]], count: int) -> float:
-    """Calls a second, a window of them in flight at once."""
+async def gathered_rate(call: Callable[[str], Awaitable[Any]], count: int) -> float:
+    """Calls a second, a window of them in flight at once, each with a text of its own."""
     windows = max(1, count // WINDOW)
     began_at = time.perf_counter()
     for _ in range(windows):
-        await asyncio.gather(*[call() for _ in range(WINDOW)])
+        await asyncio.gather(*map(call, TEXTS))
     return windows * WINDOW / (time.perf_counter() - began_at)
 
 

@@ -25,6 +25,8 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 PAYLOAD = "x" * 50
 WINDOW = 1000
+TEXTS = [f"{number:050}" for number in range(WINDOW)]
+"""What goes in one window: no two alike, for a pickle writes what it has seen before only once."""
 
 _CLOSE_LIMITS = (30.0, 10.0)
 """Seconds for an end in order, then for one after SIGTERM."""
