@@ -49,9 +49,9 @@ class Departures:
         """True while the only message that came in is being handled."""
         self._postponed = 0
 
-    def flush(self, peer: Peer, waits: int, burst: int = BURST) -> None:
+    def flush(self, peer: Peer, waits: int) -> None:
         """What stands in the outbox of *peer* leaves: at the end of this turn, or at once if it is much."""
-        if waits % burst == 0 or get_ident() != self._loop_thread:
+        if waits % BURST == 0 or get_ident() != self._loop_thread:
             peer.flush()
         elif not peer.dirty:
             peer.dirty = True

@@ -306,7 +306,9 @@ class RemoteAsk(RemoteMessage):
 
     def _answer(self, value: Any) -> None:
         # Short text written out: the usual answer.
-        if self._codec == _PICKLE and (len(value) <= MOST_BYTES if type(value) is str else is_small((value,))):
+        if self._codec == _PICKLE and (
+            len(value) <= MOST_BYTES if type(value) is str else is_small((value,))
+        ):
             peer = self._peer
             peer.serving.pop(self._call_id, None)
             self._remote.answer(peer, self._call_id, value)

@@ -34,7 +34,7 @@ MAX_BODY = MAX_FRAME - FRAME_OVERHEAD - ENVELOPE_OVERHEAD - 256
 CREDIT_EVERY = MAX_IN_FLIGHT // 4
 """Bytes after which a receiver says how far it has come."""
 
-BURST = 128
+BURST = 256
 """Messages of one turn after which a frame leaves early, so that both sides of a burst work at once."""
 
 _IDLE_TIME = 10.0

@@ -49,9 +49,6 @@ _ASK, _ASK_NAMED, _TELL = int(Kind.ASK), int(Kind.ASK_NAMED), int(Kind.TELL)
 _VALUE = int(Kind.VALUE)
 _PICKLE, _JSON = int(Codec.PICKLE), int(Codec.JSON)
 
-_ANSWERS = 256
-"""Answers of one turn after which a frame leaves early: `BURST` would be 8.6 ms for 1,000, not 8.0."""
-
 _HEADS = 10_000
 """Heads of calls that are remembered; writing one takes 3 µs."""
 
@@ -94,7 +91,7 @@ class Remote:
             self._transport = open_nng(str(root))
         self._sealer = Sealer(self._key or bytes(32))
         foreign = self._codec == Codec.JSON
-        self._arrivals = Arrivals(self._system, self, self._transport, self._sealer, foreign=foreign)
+        self._arrivals = Arrivals(self._system, self, self._transport, self._sealer, loop, foreign=foreign)
         self._answer_vigil, self._question_vigil = Vigil(loop), Vigil(loop)
         self.departures = Departures(loop, self._system._loop_thread, self._system._counts)
         self.reception = Reception(self._transport, loop, self._system._inbox.post)
@@ -107,6 +104,8 @@ class Remote:
 
     async def flush_out(self) -> None:
         """Give what is queued a second to leave."""
+        if self._arrivals is not None:
+            self._arrivals.delivery.confirmations.confirm_all()
         self.departures.flush_all()
         for _ in range(100):
             if all(peer.is_idle for peer in self._peers.values()):
@@ -242,7 +241,7 @@ class Remote:
             self.parcels.take_back(peer, codec, body)
             self._lost(peer, "it does not read what we send")
             return
-        if not peer.dirty or waits % _ANSWERS == 0 or get_ident() != self._system._loop_thread:
+        if not peer.dirty or waits % BURST == 0 or get_ident() != self._system._loop_thread:
             self._answer_leaves(peer, waits)
 
     def answer(self, peer: Peer, call_id: int, value: Any) -> None:
@@ -252,18 +251,19 @@ class Remote:
         except OutboxFull:
             self._lost(peer, "it does not read what we send")
             return
-        if not peer.dirty or waits % _ANSWERS == 0:
+        if not peer.dirty or waits % BURST == 0:
             self._answer_leaves(peer, waits)  # else it leaves with the others
 
     def _answer_leaves(self, peer: Peer, waits: int) -> None:
         if self.departures.answers_at_once and get_ident() == self._system._loop_thread:
             self.departures.answers_at_once = False
             peer.flush()  # before its actor's turn is ended: nothing else is about to leave
-            if not self.reception.is_apart and (arrivals := self._arrivals) is not None:
-                readings = arrivals.readings
-                self._question_vigil.keep(lambda: arrivals.readings != readings)
+            if not self.reception.is_apart and self._arrivals is not None:
+                delivery = self._arrivals.delivery
+                readings = delivery.readings
+                self._question_vigil.keep(lambda: delivery.readings != readings)
         else:
-            self.departures.flush(peer, waits, _ANSWERS)
+            self.departures.flush(peer, waits)
 
     def queue(self, peer: Peer, kind: int, codec: int, call_id: int, body: bytes) -> None:
         """One envelope that nobody waits for, to leave with the next flush."""

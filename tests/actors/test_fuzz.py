@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from actors import Actor, ActorSystem, AlreadyStarted, _arrivals, pickling, wire
+from actors import Actor, ActorSystem, AlreadyStarted, _arrivals, _delivery, pickling, wire
 from actors.address import host_id_of
 from actors.events import Event
 from actors.rundir import KEY_NAME, read_key
@@ -480,7 +480,7 @@ def test_a_frame_of_more_envelopes_than_any_sender_makes_is_dropped(
 def test_asks_beyond_the_limit_of_one_process_are_refused_and_others_served(
     system: ActorSystem, stranger: Stranger, right: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_arrivals, "MAX_SERVING", 10)
+    monkeypatch.setattr(_delivery, "MAX_SERVING", 10)
     lasting = head_of("sleeper", 0, 0, "sleep")
     system.options(name="sleeper").spawn(Sleeper)
     asks = [envelope(Kind.ASK, Codec.PICKLE, n, pickle.dumps(()), lasting) for n in range(1, 12)]

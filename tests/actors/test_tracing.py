@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from distant import Far, Relay
 
-from actors import ActorSystem, InvalidArgument, Ref, _arrivals, tracing
+from actors import ActorSystem, InvalidArgument, Ref, _delivery, tracing
 from actors.rundir import KEY_NAME, read_key
 from actors.testing import FaultyTransport, wait_until
 from actors.traces import Trace
@@ -163,13 +163,13 @@ async def test_where_there_is_nothing_to_carry_the_body_is_the_plain_one(
     system: ActorSystem, other: ActorSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bodies: list[Any] = []
-    take_in = _arrivals.Arrivals._take_in
+    take_in = _delivery.Delivery.take_in
 
     def note(self: Any, work: Any, credits: Any) -> None:
         bodies.extend(one[-1] for _, batch in work for one in batch if one[0] == Kind.ASK)
         take_in(self, work, credits)
 
-    monkeypatch.setattr(_arrivals.Arrivals, "_take_in", note)
+    monkeypatch.setattr(_delivery.Delivery, "take_in", note)
     relay = other.ref(f"{system.address}#{system.spawn(Relay).name}")
 
     await relay.here()
