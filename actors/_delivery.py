@@ -350,8 +350,8 @@ class Delivery:
             args, message.kwargs, origin, *rest = content
             message.args = tuple(args)
             if origin is not None:
-                origins, origin = message._peer.origins, tuple(origin)
-                message.sender = origins.get(origin) or _origin(message._peer, origin)
+                origins, origin = message.via.origins, tuple(origin)
+                message.sender = origins.get(origin) or _origin(message.via, origin)
             if rest:
                 carried, *chain = rest
                 if carried is not None:
@@ -367,7 +367,7 @@ class Delivery:
             _make_foreign(message)
             return False
         message.answer = None
-        message._peer.serving.pop(message._call_id, None)
+        message.via.serving.pop(message._call_id, None)
         ref: Ref[Any] = Ref(self._system, name, uid, self._remote.address, pin=message.pin)
         outcome = _controls.control(self._system, ref, message.method, message.args)
         outcome.add_done_callback(partial(_pass_on, message))

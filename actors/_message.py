@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from actors import pickling
-from actors._peers import TooLarge
+from actors._outbox import LATE, OutboxFull
+from actors._peers import BURST, TooLarge
 from actors.batch import MOST_BYTES, is_small
 from actors.errors import ActorError, SerializationError
 from actors.foreign import plain_error, to_json
@@ -264,7 +265,8 @@ class RemoteMessage(Message):
     As its own `answer` it is a reference cycle, which ends with `answer = None`.
     """
 
-    __slots__ = ("_call_id", "_codec", "_peer", "_remote")
+    __slots__ = ("_call_id", "_codec", "_remote")
+    via: Peer
 
     def __init__(
         self,
@@ -293,7 +295,6 @@ class RemoteMessage(Message):
         self.life = self.task = self.watch = self.metadata = None
         self.cancelled = ""
         self._remote = remote
-        self._peer = peer
         self._call_id = call_id
         self._codec = codec if codec != _SHARED else _PICKLE
         """What an answer is encoded in."""
@@ -309,17 +310,23 @@ class RemoteAsk(RemoteMessage):
         if self._codec == _PICKLE and (
             len(value) <= MOST_BYTES if type(value) is str else is_small((value,))
         ):
-            peer = self._peer
-            peer.serving.pop(self._call_id, None)
-            self._remote.answer(peer, self._call_id, value)
+            peer, call_id = self.via, self._call_id
+            peer.serving.pop(call_id, None)
+            try:
+                waits = peer.put((_VALUE, LATE, call_id, value, b"", math.inf, None))
+            except OutboxFull:
+                self._remote.gives_up(peer)
+            else:
+                if not peer.dirty or waits % BURST == 0:
+                    self._remote.answer_leaves(peer, waits)  # else it leaves with the others
             return
         try:
             codec, body = self._encode(value)
         except Exception as error:
             self._answer_error(untransportable("the result", value, error))
         else:
-            self._peer.serving.pop(self._call_id, None)
-            self._remote.send_back(self._peer, _VALUE, codec, self._call_id, body)
+            self.via.serving.pop(self._call_id, None)
+            self._remote.send_back(self.via, _VALUE, codec, self._call_id, body)
 
     def _answer_error(self, error: BaseException) -> None:
         self._end(Kind.ERROR, encode_error(error, self._codec))
@@ -330,18 +337,18 @@ class RemoteAsk(RemoteMessage):
     def _open_outlet(self) -> Outlet | None:
         from actors._outlet import ANSWERS, Outlet, RemotePipe
 
-        peer, call_id = self._peer, self._call_id
+        peer, call_id = self.via, self._call_id
         served = partial(peer.serving.pop, call_id, None)
         return Outlet(RemotePipe(self._remote._system, peer, call_id, self._codec, ANSWERS, served), BETWEEN)
 
     def _encode(self, value: Any) -> tuple[int, bytes]:
         if self._codec == _PICKLE:
-            return self._remote.parcels.pack(self._peer, value)
+            return self._remote.parcels.pack(self.via, value)
         return self._codec, to_json(value).encode()
 
     def _end(self, kind: Kind, body: bytes) -> None:
-        self._peer.serving.pop(self._call_id, None)
-        self._remote.send_back(self._peer, kind, self._codec, self._call_id, body)
+        self.via.serving.pop(self._call_id, None)
+        self._remote.send_back(self.via, kind, self._codec, self._call_id, body)
 
 
 class RemoteTell(RemoteMessage, NoAnswer):
@@ -355,11 +362,11 @@ class RemoteTell(RemoteMessage, NoAnswer):
         return self._call_id
 
     def _answer_taken(self) -> None:
-        self._remote.send_back(self._peer, Kind.ADMITTED, self._codec, self._call_id, b"")
+        self._remote.send_back(self.via, Kind.ADMITTED, self._codec, self._call_id, b"")
 
     def _answer_refused(self, error: BaseException) -> None:
         body = encode_error(error, self._codec)
-        self._remote.send_back(self._peer, Kind.REFUSED, self._codec, self._call_id, body)
+        self._remote.send_back(self.via, Kind.REFUSED, self._codec, self._call_id, body)
 
 
 def encode_error(error: BaseException, codec: int) -> bytes:

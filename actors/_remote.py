@@ -22,7 +22,7 @@ from actors._calls import Call, SentTell
 from actors._departures import Departures
 from actors._feeds import gone
 from actors._message import Message, Step, encode_error
-from actors._outbox import LATE, OutboxFull
+from actors._outbox import OutboxFull
 from actors._parcels import Parcels
 from actors._peers import BURST, MAX_BODY, Peer, TooLarge
 from actors._reception import Reception
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from actors.tracing import Metadata
 
 _ASK, _ASK_NAMED, _TELL = int(Kind.ASK), int(Kind.ASK_NAMED), int(Kind.TELL)
-_VALUE = int(Kind.VALUE)
 _PICKLE, _JSON = int(Codec.PICKLE), int(Codec.JSON)
 
 _HEADS = 10_000
@@ -239,22 +238,13 @@ class Remote:
             waits = peer.put((kind, codec, call_id, body, b"", math.inf, None))
         except OutboxFull:
             self.parcels.take_back(peer, codec, body)
-            self._lost(peer, "it does not read what we send")
+            self.gives_up(peer)
             return
         if not peer.dirty or waits % BURST == 0 or get_ident() != self._system._loop_thread:
-            self._answer_leaves(peer, waits)
+            self.answer_leaves(peer, waits)
 
-    def answer(self, peer: Peer, call_id: int, value: Any) -> None:
-        """A small *value* in answer to *peer*; on the loop. `send_back` written out for the usual case."""
-        try:
-            waits = peer.put((_VALUE, LATE, call_id, value, b"", math.inf, None))
-        except OutboxFull:
-            self._lost(peer, "it does not read what we send")
-            return
-        if not peer.dirty or waits % BURST == 0:
-            self._answer_leaves(peer, waits)  # else it leaves with the others
-
-    def _answer_leaves(self, peer: Peer, waits: int) -> None:
+    def answer_leaves(self, peer: Peer, waits: int) -> None:
+        """An answer stands in the outbox of *peer*, as the last of so many."""
         if self.departures.answers_at_once and get_ident() == self._system._loop_thread:
             self.departures.answers_at_once = False
             peer.flush()  # before its actor's turn is ended: nothing else is about to leave
@@ -271,7 +261,7 @@ class Remote:
             peer.put((kind, codec, call_id, body, b"", math.inf, None))
         except OutboxFull:
             self.parcels.take_back(peer, codec, body)
-            self._lost(peer, "it does not read what we send")
+            self.gives_up(peer)
 
     def send(self, peer: Peer, kind: int, call_id: int, body: bytes, codec: int | None = None) -> None:
         """One envelope that nobody waits for."""
@@ -279,7 +269,7 @@ class Remote:
             codec = self._codec if codec is None else codec
             waits = peer.put((kind, codec, call_id, body, b"", math.inf, None))
         except OutboxFull:
-            self._lost(peer, "it does not read what we send")
+            self.gives_up(peer)
         else:
             self.departures.flush(peer, waits)
 
@@ -375,6 +365,10 @@ class Remote:
             raise BadFrame("sequence")
         seen.last = frame.sequence
         return peer
+
+    def gives_up(self, peer: Peer) -> None:
+        """The outbox of *peer* is full."""
+        self._lost(peer, "it does not read what we send")
 
     def _lost(self, peer: Peer, reason: str) -> None:
         """Any thread, nng's callbacks among them: nothing of nng may be called here."""
