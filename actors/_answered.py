@@ -75,14 +75,13 @@ class Answered:
         kept = self._find(name)
         if kept is not None:
             counts.accepted += 1
-            counts.begun += 1
             counts.handled += 1
             self._answer(answer, kept)
             return False
         first = self._running.get(name)
         if first is not None and first.may_be_joined:
             counts.accepted += 1
-            counts.begun += 1
+            counts.running += 1
             first.joined.append(message)
             return False
         message.answer = self._running[name] = First(self, name, message, answer)
@@ -193,13 +192,15 @@ class First:
     def _ways(self) -> list[Answer]:
         """The ways back of those that have joined; their messages are handled by that."""
         joined = self._leave()
-        self._answered._system._counts.handled += len(joined)
+        counts = self._answered._system._counts
+        counts.running -= len(joined)
+        counts.handled += len(joined)
         return [message.answer for message in joined if message.answer is not None]
 
     def _deliver(self, joined: list[Message]) -> None:
         counts = self._answered._system._counts
         counts.accepted -= len(joined)
-        counts.begun -= len(joined)
+        counts.running -= len(joined)
         for message in joined:
             if message.cell is not None:
                 message.cell.deliver(message)

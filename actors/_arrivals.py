@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors import batch, events, foreign, pickling
+from actors._calls import SentTell
 from actors._delivery import BATCHES, Batch, Delivery, Part, Work, give
 from actors._outbox import MESSAGE_OVERHEAD
 from actors._outlet import size_of
@@ -294,21 +295,18 @@ class Arrivals:
 
     def _taken(self, peer: Peer, one: Envelope) -> None:
         """All tells up to this one were taken, but for those refused before."""
-        for tell in peer.told(one.call_id):
-            tell.taken()
+        SentTell.taken(peer.told(one.call_id))
 
     def _refused(self, peer: Peer, one: Envelope) -> None:
         """This tell was refused; refusals come in order, so those before it were taken."""
         refused = peer.admitted(one.call_id)
         if refused is None:
             *taken, refused = peer.told(one.call_id)
-            for tell in taken:
-                tell.taken()
+            SentTell.taken(taken)
         refused._reject(self._decoded_error(peer, one))
 
     def _parked(self, peer: Peer, one: Envelope) -> None:
-        for tell in peer.parked(str(one.body, "utf-8"), one.call_id):
-            tell._resolve(None)
+        SentTell.taken(peer.parked(str(one.body, "utf-8"), one.call_id))
 
     def _admitted(self, peer: Peer, one: Envelope) -> None:
         tell = peer.admitted(one.call_id)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors import foreign
@@ -268,14 +268,16 @@ class SentTell(Reply[None]):
     def _comes_from_afar(self) -> bool:
         return True
 
-    def taken(self) -> None:
-        """The far end has confirmed it."""
-        # No lock: whoever took it out of the peer's list is the only one to settle it.
-        self._done = True
-        if self._waiters:
-            self._wake()
-        if self._callbacks is not None:
-            self._call_back()
+    @staticmethod
+    def taken(tells: Iterable[SentTell]) -> None:
+        """The far end has confirmed them."""
+        # No lock: whoever took them out of the peer's list is the only one to settle them.
+        for tell in tells:
+            tell._done = True
+            if tell._waiters:
+                tell._wake()
+            if tell._callbacks is not None:
+                tell._call_back()
 
     def never_sent(self, reason: str) -> None:
         """Its envelope did not leave this process (`_peers.Unsent`)."""

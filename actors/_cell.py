@@ -373,6 +373,11 @@ class Cell:
         """True while it runs, starts, or waits for its owner's word."""
         return self.state != ENDED
 
+    @property
+    def is_stepping(self) -> bool:
+        """True while a handler of it makes its first step."""
+        return self.life is not None and self.life.stepping is not None
+
     # -- messages --------------------------------------------------------------------
 
     def deliver(self, message: Message) -> bool:

@@ -294,10 +294,11 @@ class Outbox:
 
     def told(self, number: int) -> list[SentTell]:
         """The tells up to *number* whose fate was not known so far, oldest first."""
-        told, tells = [], self._tells
-        while tells and tells[0].number <= number:
-            told.append(tells.popleft())
-        return told
+        tells = self._tells
+        if not tells:
+            return []
+        count = min(number - tells[0].number + 1, len(tells))  # their numbers have no gaps
+        return [tells.popleft() for _ in range(count)]
 
     # -- receivers without room --------------------------------------------------
 

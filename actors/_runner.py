@@ -202,6 +202,7 @@ class Runner:
                     await self._handle(message, method, rest)
                 finally:
                     del self._life.running[message]
+                    counts.running -= 1
                     self._end(message)
             left = self._work()
 
@@ -221,14 +222,16 @@ class Runner:
         is_timed = cell.handler_timeout != math.inf
         holds = cell.answered is not None or cell.channels is not None
         until = 0.0
-        turn = 0
+        next_look = _LOOK
         while (
             cell.life is life
             and life.end_wanted is None
             and (cell.state == RUNNING or cell.serves(life))
             and not self._cut_from_outside
         ):
-            if (turn := turn + 1) % _LOOK == 0:
+            next_look -= 1
+            if not next_look:
+                next_look = _LOOK
                 # The time begins to count with the first look: most are done before.
                 if not until:
                     until = monotonic() + _TURN
@@ -254,7 +257,6 @@ class Runner:
                     continue
             message.life = life
             life.stepping = message
-            counts.begun += 1
             if is_timed:
                 overrun = partial(self._overran, message)
                 message.watch = system.clock.call_later(cell.handler_timeout, overrun)
@@ -302,6 +304,7 @@ class Runner:
                         counts.handled += 1
             if rest is not None:
                 life.running[message] = None
+                counts.running += 1
                 return message, method, rest
         return None
 

@@ -100,33 +100,32 @@ class Way:
 
     def ask(self, args: tuple[Any, ...]) -> Call | None:
         """Ask; None when this message has to go through `Sending.dispatch`."""
-        packed = self._packed(args)
-        if packed is None:
+        body = self._packed(args)
+        if body is None:
             return None
-        ref, calls, timeout = self._ref, self._calls, self._timeout
-        call = Call(self._system, ref, self.method, timeout if timeout != math.inf else None)
+        timeout = self._timeout
+        call = Call(self._system, self._ref, self.method, timeout if timeout != math.inf else None)
         call.given_timeout = self._timeout_given
         if timeout != math.inf:
             call.deadline_at = self._now() + timeout
         call.peer = self._peer
-        calls.add(call)
-        self._send(call, packed, timeout)
+        self._calls.add(call)
+        self._send(call, LATE if body is args else _PICKLE, body, timeout)
         return call
 
     def forward(self, call: Call, args: tuple[Any, ...]) -> bool:
         """Send a *call* that is in the table; False when it has to go through `Sending.dispatch`."""
         if call.asker is not None or call.metadata is not None or call.tag is not None:
             return False
-        packed = self._packed(args)
-        if packed is None:
+        body = self._packed(args)
+        if body is None:
             return False
         call.peer = self._peer
-        self._send(call, packed, call.deadline_at - self._now())
+        self._send(call, LATE if body is args else _PICKLE, body, call.deadline_at - self._now())
         return True
 
-    def _send(self, call: Call, packed: tuple[int, Any], remaining: float) -> None:
+    def _send(self, call: Call, codec: int, body: Any, remaining: float) -> None:
         peer = self._peer
-        codec, body = packed
         try:
             waits = peer.put((_ASK, codec, call.call_id, body, self._head, remaining, call))
         except OutboxFull as error:
@@ -138,22 +137,25 @@ class Way:
 
     def tell(self, args: tuple[Any, ...]) -> Reply[None] | None:
         """Tell; None when this message has to go through `Sending.dispatch`."""
-        packed = self._packed(args)
-        if packed is None:
+        body = self._packed(args)
+        if body is None:
             return None
         peer = self._peer
-        codec, body = packed
         tell = SentTell(self._system, self._name, self.method, None)
         try:
-            waits = peer.put((_TELL, codec, 0, body, self._head, math.inf, tell))
+            waits = peer.put((_TELL, LATE if body is args else _PICKLE, 0, body, self._head, math.inf, tell))
         except OutboxFull as error:
             return failed(MailboxFull(f"the way to {self._name} is full: {error}"))
         if not (peer.dirty and waits % BURST and get_ident() == self._loop_thread):
             self._departures.flush(peer, waits)
         return tell
 
-    def _packed(self, args: tuple[Any, ...]) -> tuple[int, Any] | None:
-        """Codec and body of a message; None when it is not plain, or this is no way any more."""
+    def _packed(self, args: tuple[Any, ...]) -> Any:
+        """
+        The pickled body of a message, or *args* themselves where they may be pickled later.
+
+        None when it is not plain, or this is no way any more.
+        """
         peer, directory = self._peer, self._directory
         if (
             peer.is_lost
@@ -163,13 +165,13 @@ class Way:
         ):
             return None
         if self._head_is_small and is_small(args):
-            return LATE, args
+            return args
         for arg in args:
             kind = type(arg)
             if kind not in FLAT or (kind is bytes and len(arg) >= SHARED_FROM):
                 return None
         body = dumps_flat(args)
-        return (_PICKLE, body) if len(body) < SHARED_FROM else None
+        return body if len(body) < SHARED_FROM else None
 
 
 class NearWay:

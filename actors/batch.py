@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from actors.pickling import FLAT, dumps_flat
@@ -38,8 +38,10 @@ _LARGEST = 1 << 62
 _IS_BIG_ENDIAN = sys.byteorder == "big"
 
 
-def is_small(values: Iterable[Any]) -> bool:
+def is_small(values: Sequence[Any]) -> bool:
     """Whether a message of these values may be pickled later, with others: plain, unchangeable, small."""
+    if len(values) == 1 and type(values[0]) is str:
+        return len(values[0]) <= MOST_BYTES  # what most messages are: 65 ns instead of 100
     size = 0
     for value in values:
         kind = type(value)

@@ -30,9 +30,11 @@ class SystemStatistics:
 class Counts:
     """The counters while they count. Loop thread only."""
 
-    __slots__ = ("accepted", "begun", "dead_lettered", "handled", "refused", "resuming")
+    __slots__ = ("accepted", "dead_lettered", "handled", "refused", "resuming", "running")
 
     def __init__(self) -> None:
-        self.accepted = self.begun = self.handled = self.dead_lettered = self.refused = 0
+        self.accepted = self.handled = self.dead_lettered = self.refused = 0
+        self.running = 0
+        """Messages whose handlers wait, or run on a thread, and calls that share the answer of one."""
         self.resuming = 0
         """Runners that go on with a full mailbox in the loop's next turn."""

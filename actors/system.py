@@ -295,7 +295,7 @@ class ActorSystem:
             actors=len(cells),
             accepted=counts.accepted,
             handled=counts.handled,
-            in_progress=counts.begun - counts.handled,
+            in_progress=counts.running + sum(cell.is_stepping for cell in cells),
             in_mailbox=sum(len(cell.mailbox) for cell in cells),
             dead_lettered=counts.dead_lettered,
             refused=counts.refused,
