@@ -35,7 +35,11 @@ CREDIT_EVERY = MAX_IN_FLIGHT // 4
 """Bytes after which a receiver says how far it has come."""
 
 BURST = 256
-"""Messages of one turn after which a frame leaves early, so that both sides of a burst work at once."""
+"""
+Messages of one turn after which a frame leaves early, so that both sides of a burst work at once.
+
+With 128 a tell takes 8 to 12 % longer; an ask takes the same from 128 to 256, and longer with 32 or 500.
+"""
 
 _IDLE_TIME = 10.0
 
