@@ -116,6 +116,7 @@ class Delivery:
         }
 
     def take_in(self, work: Work, credits: dict[Peer, int]) -> None:
+        """Deliver what came, serve those it was for, and let senders with *credits* go on."""
         remote, runners = self._remote, self._system._runners
         departures = remote.departures
         self.readings += 1
