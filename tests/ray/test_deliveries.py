@@ -291,6 +291,8 @@ class TestBackPressure:
         else:
             assert asked.result(PATIENCE) == 1000
         wait_for_another_life(seen, "counter/0", pid)
+        # The stage knows; this process is told, and a call to the service waits for that.
+        cluster.service("counter", Notary).options(timeout=PATIENCE).note(f"{case}-back", 0).result(PATIENCE)
         again = [counter.tell(Notary.note, f"{case}-after", number) for number in range(50)]
         assert outcomes(again) == [None] * 50
         until(lambda: len(notes(f"{case}-after")) == 50)
