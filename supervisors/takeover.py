@@ -2,9 +2,9 @@
 The takeover: what a new stage does with the members of one service that an earlier stage has left.
 
 Who runs goes on in the same process and life, a start under way is joined, and who has ended for
-good stays so. What ended while nobody was in charge leads to what it would have led to then: a restart
-of several members that the earlier stage was carrying out is begun anew, for who of them had its turn
-is not known.
+good stays so. What ended while nobody was in charge leads to what it would have led to then, also
+where the earlier stage had just begun with it: of a restart of several members, who had its turn is not
+known, and one of them may begin two lives.
 """
 
 from __future__ import annotations

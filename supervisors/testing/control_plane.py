@@ -70,8 +70,6 @@ def _kill_member_and_stage(nemesis: Nemesis) -> None:
         pid=row["pid"],
         ends=nemesis.in_process(row["pid"]),
         note=f"{pause * 1000:.0f} ms apart",
-        heal=lambda: None,  # lasts: a restart of several members that was under way is begun anew
-        heal_after=0.5,
     )
     nemesis.signal(row["pid"], signal.SIGKILL)
     nemesis.has_hit(done)
