@@ -290,9 +290,7 @@ class Delivery:
                 self._fill(message, content)
             if is_special and self._is_special(name, uid, message):
                 return
-            cell = self._system._names.cells.get(name)
-            if cell is None or (uid and uid != cell.uid):
-                cell = self._system._names.cell_of(name, uid)
+            cell = self._system._names.cell_of(name, uid)
         except ActorError as error:
             self._reached_nobody(name, message, error)
         else:
@@ -324,9 +322,7 @@ class Delivery:
                 self._fill(message, content)
             if method[0] == foreign.MARK:
                 _make_foreign(message)
-            cell = self._system._names.cells.get(name)
-            if cell is None or (uid and uid != cell.uid):
-                cell = self._system._names.cell_of(name, uid)
+            cell = self._system._names.cell_of(name, uid)
         except ActorError as error:
             self._reached_nobody(name, message, error)
         else:
