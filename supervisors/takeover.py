@@ -2,9 +2,8 @@
 The takeover: what a new stage does with the members of one service that an earlier stage has left.
 
 Who runs goes on in the same process and life, a start under way is joined, and who has ended for
-good stays so. What ended while nobody was in charge leads to what it would have led to then, also
-where the earlier stage had just begun with it: of a restart of several members, who had its turn is not
-known, and one of them may begin two lives.
+good stays so. What ended while nobody was in charge leads to what it would have led to then; a
+restart of all that the earlier stage had begun is brought to its end.
 """
 
 from __future__ import annotations
@@ -63,6 +62,15 @@ class Takeover:
         }
         """How lives ended while nobody was in charge, where their hosts could say."""
         self._fallen: list[tuple[str, str | None]] = []
+        self._is_renewed = plan.strategy == "one_for_all" and any(
+            name in self._entries and each.incarnation > self._entries[name].incarnation
+            for name, (_, each) in living.items()
+        )
+        """
+        True when all were being restarted and the playbill has not learned of it.
+
+        All have ended before the first begins anew, so the lives it tells of are settled.
+        """
 
     def size(self, wanted: int) -> int:
         """With those beyond the *wanted* size that run: they were leaving when the stage went away."""
@@ -143,6 +151,8 @@ class Takeover:
     def _has_past(self, member: Member, known: MemberEntry | None) -> bool:
         if known is None:
             return False
+        if self._is_renewed and not known.is_over:
+            return self._last_ended(member.name) > known.incarnation
         return known.is_running or known.is_over or self._last_ended(member.name) == member.incarnation > 0
 
     def _mourn(self, member: Member, known: MemberEntry | None) -> None:
